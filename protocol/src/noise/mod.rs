@@ -1,0 +1,1 @@
+//! The handshake between two users and the records they exchange after it.

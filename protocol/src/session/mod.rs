@@ -1,0 +1,1 @@
+//! Exactly once, in order, above links that come and go.

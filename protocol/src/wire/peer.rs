@@ -1,0 +1,1 @@
+//! The frames inside the records of a channel.
