@@ -96,9 +96,9 @@ pub const CALLS_OUT: usize = 1024;
 /// Callbacks running for one peer unless set otherwise.
 pub const CALLS_RUNNING: usize = 64;
 
-/// A message longer than this travels in pieces, so that others pass between. In bytes; also the size of
-/// a piece.
-pub const PIECE: usize = 32 * 1024;
+/// A body longer than this travels in pieces of this many bytes, so that others pass between. Two pieces fill
+/// a record.
+pub const PIECE: usize = 32_704;
 /// Messages in pieces that may be under way at once, a channel and direction.
 pub const STREAMS: usize = 16;
 /// An acknowledgement waits at most this long for data to ride on.

@@ -1,1 +1,25 @@
 //! Exactly once, in order, above links that come and go.
+//!
+//! A session is the state that two running programs share about what they said to each other. Every reliable
+//! frame has a sequence number; its sender keeps it until the peer has acknowledged it, and sends it again,
+//! from the lowest one the peer lacks, on whatever link carries the channel next. The receiver takes a frame
+//! over when its number is the next expected one and drops what it has had. So nothing is lost, repeated or
+//! reordered while both programs live, whichever links fail.
+//!
+//! Order: messages of one event arrive in the order in which they were sent. Everything whose body fits into
+//! one frame arrives in the order in which it was sent while the peer's receive window is open. Bodies longer
+//! than [`PIECE`](crate::limits::PIECE) travel in pieces, between which calls, answers and messages of *other*
+//! events pass.
+//!
+//! Bounds: [`Outbound`] holds at most its limit and one message more; messages beyond the peer's receive
+//! window wait there, calls do not wait behind them. [`Inbound`] takes at most the window and one message
+//! more before the application has consumed any.
+
+mod inbound;
+mod outbound;
+mod retained;
+#[cfg(test)]
+mod tests;
+
+pub use inbound::{Arrived, Inbound};
+pub use outbound::{Class, Full, Outbound, Placed};

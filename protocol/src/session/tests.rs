@@ -1,0 +1,342 @@
+//! A sender and a receiver over links that lose what they carry.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{Arrived, Full, Inbound, Outbound, Placed};
+use crate::limits::{BODY, RECEIVE_WINDOW};
+use crate::wire::peer::{Head, PeerMisbehaved, Status, next_frame};
+
+const RECORD: usize = 65_494;
+
+/// One direction of a conversation: what was pushed on one side must come out on the other.
+struct Conversation {
+    outbound: Outbound<u64>,
+    inbound: Inbound,
+    /// Records under way on the current link, and the acknowledgements under way back.
+    records: VecDeque<(u64, Vec<u8>)>,
+    arrived: Vec<Arrived>,
+    receipts: Vec<u64>,
+}
+
+impl Conversation {
+    fn new(limit: usize) -> Self {
+        Self {
+            outbound: Outbound::new(limit),
+            inbound: Inbound::new(BODY as u32),
+            records: VecDeque::new(),
+            arrived: Vec::new(),
+            receipts: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, head: &Head<Bytes>, body: &[u8], receipt: Option<u64>) -> Result<Placed, Full> {
+        self.outbound.push(head, body, || Bytes::copy_from_slice(body), receipt)
+    }
+
+    fn transmit(&mut self) -> bool {
+        let mut out = Vec::new();
+        let first = self.outbound.transmit(&mut out, RECORD);
+        assert!(out.len() <= RECORD);
+        if let Some(first) = first {
+            self.records.push_back((first, out));
+        }
+        first.is_some()
+    }
+
+    fn deliver(&mut self) {
+        let Some((mut seq, record)) = self.records.pop_front() else { return };
+        let record = Bytes::from(record);
+        let mut at = 0;
+        while let Some(frame) = next_frame(&record, at).unwrap() {
+            at = frame.payload.end;
+            self.arrived.extend(self.inbound.take(seq, frame.kind, record.slice(frame.payload)).unwrap());
+            seq += 1;
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        self.outbound.ack(self.inbound.next(), &mut self.receipts).unwrap();
+    }
+
+    fn cut(&mut self) {
+        self.records.clear();
+        self.acknowledge();
+        self.outbound.rewind();
+    }
+
+    fn consume_all(&mut self) {
+        for arrived in &self.arrived {
+            if let Arrived::Message { cost, .. } = arrived {
+                self.inbound.consume(*cost);
+            }
+        }
+        self.outbound.credit(self.inbound.grant());
+    }
+
+    /// Lets everything through; `seen` says what was consumed before.
+    fn drain(&mut self) {
+        let mut consumed = 0;
+        loop {
+            while self.transmit() {
+                self.deliver();
+            }
+            self.deliver();
+            self.acknowledge();
+            for arrived in &self.arrived[consumed..] {
+                if let Arrived::Message { cost, .. } = arrived {
+                    self.inbound.consume(*cost);
+                }
+            }
+            consumed = self.arrived.len();
+            self.outbound.credit(self.inbound.grant());
+            if !self.outbound.has_work() && self.records.is_empty() {
+                break;
+            }
+        }
+        self.acknowledge();
+    }
+}
+
+fn message(event: &'static str) -> Head<Bytes> {
+    Head::Send { event: (!event.is_empty()).then(|| Bytes::from_static(event.as_bytes())) }
+}
+
+fn call(number: u32) -> Head<Bytes> {
+    Head::Get { call: number, timeout_ms: 0, name: Bytes::from_static(b"f") }
+}
+
+#[test]
+fn a_small_call_passes_between_the_pieces_of_a_large_message() {
+    let mut c = Conversation::new(8 << 20);
+    c.push(&message("file"), &vec![1; 1_000_000], None).unwrap();
+    assert!(c.transmit());
+    c.push(&call(1), b"now", None).unwrap();
+    c.push(&message("chat"), b"hi", None).unwrap();
+    for _ in 0..3 {
+        c.transmit();
+    }
+    while !c.records.is_empty() {
+        c.deliver();
+    }
+    assert!(matches!(c.arrived[0], Arrived::Call { call: 1, .. }));
+    assert!(matches!(&c.arrived[1], Arrived::Message { event: Some(e), .. } if &e[..] == b"chat"));
+}
+
+#[test]
+fn messages_of_one_event_never_pass_each_other() {
+    let mut c = Conversation::new(8 << 20);
+    c.push(&message("file"), &vec![1; 500_000], None).unwrap();
+    c.push(&message("file"), b"done", None).unwrap();
+    c.push(&message("other"), b"x", None).unwrap();
+    c.drain();
+    let bodies: Vec<usize> = c
+        .arrived
+        .iter()
+        .map(|a| if let Arrived::Message { body, .. } = a { body.len() } else { 0 })
+        .collect();
+    assert_eq!(bodies, [1, 500_000, 4]);
+}
+
+#[test]
+fn messages_wait_for_the_window_and_calls_do_not() {
+    let mut c = Conversation::new(8 << 20);
+    let body = vec![7; 30_000];
+    for _ in 0..60 {
+        c.push(&message(""), &body, None).unwrap();
+    }
+    c.push(&call(9), b"", None).unwrap();
+    while c.transmit() {
+        c.deliver();
+    }
+    let messages = c.arrived.iter().filter(|a| matches!(a, Arrived::Message { .. })).count();
+    assert!(messages as u64 * 30_000 <= RECEIVE_WINDOW + 30_000 && messages > 30, "{messages}");
+    assert!(c.arrived.iter().any(|a| matches!(a, Arrived::Call { call: 9, .. })));
+    c.consume_all();
+    while c.transmit() {
+        c.deliver();
+    }
+    assert_eq!(c.arrived.iter().filter(|a| matches!(a, Arrived::Message { .. })).count(), 60);
+}
+
+#[test]
+fn a_peer_that_ignores_the_window_is_found_out() {
+    let mut c = Conversation::new(64 << 20);
+    c.outbound.credit(u64::MAX);
+    for _ in 0..40 {
+        c.push(&message(""), &vec![7; 30_000], None).unwrap();
+    }
+    let mut refused = None;
+    while refused.is_none() && c.transmit() {
+        let (mut seq, record) = c.records.pop_front().unwrap();
+        let (record, mut at) = (Bytes::from(record), 0);
+        while let Some(frame) = next_frame(&record, at).unwrap() {
+            at = frame.payload.end;
+            refused = c.inbound.take(seq, frame.kind, record.slice(frame.payload)).err().or(refused);
+            seq += 1;
+        }
+    }
+    assert_eq!(refused, Some(PeerMisbehaved::Window));
+}
+
+#[test]
+fn a_full_buffer_refuses_messages_and_still_takes_calls() {
+    let mut c = Conversation::new(100_000);
+    while c.push(&message(""), &[0; 1000], None).is_ok() {}
+    assert!(c.outbound.bytes() >= 100_000 && c.outbound.bytes() < 102_000);
+    assert!(c.push(&call(1), b"", None).is_ok());
+    c.drain();
+    assert_eq!(c.outbound.bytes(), 0);
+    assert!(c.push(&message(""), &[0; 1000], None).is_ok());
+}
+
+#[test]
+fn a_large_call_that_is_cancelled_half_way_leaves_nothing_behind() {
+    let mut c = Conversation::new(8 << 20);
+    let placed = c.push(&call(1), &vec![1; 800_000], None).unwrap();
+    assert!(!c.outbound.was_sent(placed));
+    c.transmit();
+    assert!(c.outbound.was_sent(placed));
+    c.outbound.cancel(1, placed);
+    c.drain();
+    assert!(c.arrived.is_empty());
+    assert!(c.outbound.is_empty());
+    c.push(&call(2), b"", None).unwrap();
+    c.drain();
+    assert_eq!(c.arrived.len(), 1);
+}
+
+#[test]
+fn what_was_not_taken_over_is_reported_once_when_the_session_ends() {
+    let mut c = Conversation::new(8 << 20);
+    for receipt in 0..5 {
+        c.push(&message(""), b"x", Some(receipt)).unwrap();
+    }
+    c.push(&message("big"), &vec![1; 100_000], Some(5)).unwrap();
+    c.push(&message("big"), b"after", Some(6)).unwrap();
+    let mut out = Vec::new();
+    c.outbound.transmit(&mut out, 10);
+    c.outbound.ack(2, &mut c.receipts).unwrap();
+    assert_eq!(c.receipts, [0, 1]);
+    let mut rest = c.outbound.abandon();
+    rest.sort_unstable();
+    assert_eq!(rest, [2, 3, 4, 5, 6]);
+    assert!(c.outbound.is_empty());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Message { event: u8, len: usize },
+    Call { len: usize },
+    Answer { len: usize },
+    Transmit,
+    Deliver,
+    Acknowledge,
+    Consume,
+    Cut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = || prop_oneof![8 => 0usize..300, 2 => 10_000usize..33_000, 1 => 33_000usize..200_000];
+    prop_oneof![
+        6 => (0u8..3, len()).prop_map(|(event, len)| Step::Message { event, len }),
+        2 => len().prop_map(|len| Step::Call { len }),
+        2 => len().prop_map(|len| Step::Answer { len }),
+        6 => Just(Step::Transmit),
+        6 => Just(Step::Deliver),
+        2 => Just(Step::Acknowledge),
+        1 => Just(Step::Consume),
+        1 => Just(Step::Cut),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn everything_arrives_once_and_in_order_over_links_that_are_cut(
+        steps in proptest::collection::vec(step(), 1..150)
+    ) {
+        let mut c = Conversation::new(1 << 20);
+        let mut sent: HashMap<&str, Vec<(u32, usize)>> = HashMap::new();
+        let mut calls = Vec::new();
+        let mut number = 0u32;
+        let mut expected_receipts = 0;
+        let body = |number: u32, len: usize| {
+            let mut body = vec![number as u8; len + 4];
+            body[..4].copy_from_slice(&number.to_le_bytes());
+            body
+        };
+        let mut consumed = 0;
+        for step in steps {
+            number += 1;
+            match step {
+                Step::Message { event, len } => {
+                    let event = ["", "a", "b"][usize::from(event)];
+                    if c.push(&message(event), &body(number, len), Some(u64::from(number))).is_ok() {
+                        sent.entry(event).or_default().push((number, len + 4));
+                        expected_receipts += 1;
+                    }
+                }
+                Step::Call { len } => {
+                    c.push(&call(number), &body(number, len), None).unwrap();
+                    calls.push(number);
+                }
+                Step::Answer { len } => {
+                    let head = Head::Answer { call: number, status: Status::Ok };
+                    c.push(&head, &body(number, len), None).unwrap();
+                    calls.push(number);
+                }
+                Step::Transmit => { c.transmit(); }
+                Step::Deliver => c.deliver(),
+                Step::Acknowledge => c.acknowledge(),
+                Step::Consume => {
+                    for arrived in &c.arrived[consumed..] {
+                        if let Arrived::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
+                    }
+                    consumed = c.arrived.len();
+                    c.outbound.credit(c.inbound.grant());
+                }
+                Step::Cut => c.cut(),
+            }
+        }
+        for arrived in &c.arrived[consumed..] {
+            if let Arrived::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
+        }
+        c.outbound.credit(c.inbound.grant());
+        c.cut();
+        let before = c.arrived.len();
+        let all = std::mem::take(&mut c.arrived);
+        c.drain();
+        let rest = std::mem::replace(&mut c.arrived, all);
+        c.arrived.extend(rest);
+        prop_assert!(c.arrived.len() >= before);
+
+        let number_of = |body: &Bytes| u32::from_le_bytes(body[..4].try_into().unwrap());
+        let mut got: HashMap<String, Vec<(u32, usize)>> = HashMap::new();
+        let mut got_calls = Vec::new();
+        for arrived in &c.arrived {
+            match arrived {
+                Arrived::Message { event, body, .. } => {
+                    let event = String::from_utf8(event.clone().unwrap_or_default().to_vec()).unwrap();
+                    got.entry(event).or_default().push((number_of(body), body.len()));
+                }
+                Arrived::Call { body, call, .. } | Arrived::Answer { body, call, .. } => {
+                    prop_assert_eq!(number_of(body), *call);
+                    got_calls.push(*call);
+                }
+                Arrived::Cancelled { .. } => prop_assert!(false, "nothing was cancelled"),
+            }
+        }
+        for (event, sent) in sent {
+            prop_assert_eq!(got.remove(event).unwrap_or_default(), sent);
+        }
+        prop_assert!(got.is_empty());
+        got_calls.sort_unstable();
+        prop_assert_eq!(got_calls, calls);
+        c.acknowledge();
+        prop_assert_eq!(c.receipts.len(), expected_receipts);
+        prop_assert!(c.outbound.is_empty());
+        prop_assert_eq!(c.outbound.bytes(), 0);
+    }
+}
