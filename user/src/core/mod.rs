@@ -1,0 +1,5 @@
+//! What decides: time, chance and the results of slow work come in as arguments. Nothing here imports tokio.
+
+pub(crate) mod channel;
+pub mod reconnect;
+pub mod roster;

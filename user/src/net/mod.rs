@@ -1,0 +1,1 @@
+//! What acts: the sockets between a user, its Room and its peers.
