@@ -276,3 +276,38 @@ fn plaintext_length(record: usize, tag: usize) -> Result<usize, RecordError> {
         Some(len) => Ok(len),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(cipher: Cipher) -> (Sealer, Opener) {
+        let key = || Zeroizing::new([1; KEY_BYTES]);
+        RecordKeys::new(key(), key(), cipher).split().unwrap()
+    }
+
+    #[test]
+    fn a_counter_that_is_used_up_seals_and_opens_nothing() {
+        let (mut sealer, mut opener) = ends(Cipher::AesGcm);
+        (sealer.counter, opener.counter) = (LAST_COUNTER - 1, LAST_COUNTER - 1);
+        let mut record = b"\0\0x".to_vec();
+        sealer.seal(&mut record, 0).unwrap();
+        assert_eq!(opener.open(&mut record[2..]), Ok(1));
+        assert_eq!(sealer.seal(&mut b"\0\0x".to_vec(), 0), Err(RecordError::KeyExhausted));
+        assert_eq!(opener.open(&mut [0; 17]), Err(RecordError::KeyExhausted));
+        assert_eq!(opener.open_into(&[0; 17], &mut [0]), Err(RecordError::KeyExhausted));
+    }
+
+    #[test]
+    fn a_key_wants_to_be_replaced_after_its_share_of_bytes_and_cleartext_has_none() {
+        for (cipher, wants) in [(Cipher::ChaChaPoly, true), (Cipher::Cleartext, false)] {
+            let (mut sealer, _) = ends(cipher);
+            sealer.bytes = REKEY_BYTES - 1;
+            assert!(!sealer.wants_rekey());
+            sealer.seal(&mut b"\0\0x".to_vec(), 0).unwrap();
+            assert_eq!(sealer.wants_rekey(), wants);
+            sealer.rekey().unwrap();
+            assert!(!sealer.wants_rekey());
+        }
+    }
+}
