@@ -1,0 +1,221 @@
+//! The links of a channel: which one carries the data, which are alive.
+
+use std::time::{Duration, Instant};
+
+use parlor_protocol::limits::{LINK_DEAD, LINK_KEEPALIVE};
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+
+/// The shell's number for a link. A later link has a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// A link is suspect at the earliest after this long without progress.
+const SUSPICION_LEAST: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) rung: Rung,
+    pub(super) rtt: Rtt,
+    pub(super) suspect: bool,
+    pub(super) heard: Instant,
+    pub(super) sent: Instant,
+    /// The first record on a link repeats acknowledgement and credit, which may have been lost with another.
+    pub(super) fresh: bool,
+    /// Pings to be answered here.
+    pub(super) pongs: Vec<u64>,
+    /// Pings to be sent here.
+    pub(super) pings: Vec<u64>,
+    /// The pings under way and when they left.
+    pub(super) pinged: Vec<(u64, Instant)>,
+    pub(super) closing: Option<(CloseCode, Scope)>,
+}
+
+/// What a closing frame ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    Link,
+    Channel,
+}
+
+/// Order of preference. A suspect link is worse than any that is not.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Score {
+    suspect: bool,
+    rung: Rung,
+    id: LinkId,
+}
+
+/// Smoothed round trip and its variation, as in RFC 6298 section 2.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rtt {
+    estimate: Option<(Duration, Duration)>,
+}
+
+impl Rtt {
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        self.estimate.map(|(smoothed, _)| smoothed)
+    }
+
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        self.estimate = Some(match self.estimate {
+            None => (rtt, rtt / 2),
+            Some((smoothed, var)) => (smoothed * 7 / 8 + rtt / 8, var * 3 / 4 + smoothed.abs_diff(rtt) / 4),
+        });
+    }
+
+    /// How long data may wait for an acknowledgement before the link is suspect.
+    pub(super) fn suspicion(&self) -> Duration {
+        self.estimate.map_or(SUSPICION_LEAST, |(smoothed, var)| SUSPICION_LEAST.max(smoothed * 3 + var * 4))
+    }
+}
+
+/// Links in no order that matters, and the one that carries the data.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    links: Vec<Link>,
+    active: Option<LinkId>,
+    next_keepalive: u64,
+}
+
+/// Ids of pings that nobody waits for have this bit.
+const KEEPALIVE: u64 = 1 << 63;
+/// Answers that may be owed to one link's pings; a peer that asks for more gets no more.
+const PONGS: usize = 16;
+
+impl Links {
+    pub(super) fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter()
+    }
+
+    pub(super) fn active(&self) -> Option<&Link> {
+        self.active.and_then(|id| self.links.iter().find(|link| link.id == id))
+    }
+
+    pub(super) fn is_active(&self, id: LinkId) -> bool {
+        self.active == Some(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.id == id)
+    }
+
+    pub(super) fn insert(&mut self, id: LinkId, rung: Rung, now: Instant) {
+        self.next_keepalive += 1;
+        self.links.push(Link {
+            id,
+            rung,
+            rtt: Rtt::default(),
+            suspect: false,
+            heard: now,
+            sent: now,
+            fresh: true,
+            pongs: Vec::new(),
+            pings: vec![KEEPALIVE | self.next_keepalive],
+            pinged: Vec::new(),
+            closing: None,
+        });
+    }
+
+    pub(super) fn remove(&mut self, id: LinkId) -> bool {
+        let before = self.links.len();
+        self.links.retain(|link| link.id != id);
+        self.links.len() < before
+    }
+
+    pub(super) fn close(&mut self, id: LinkId, code: CloseCode) {
+        if let Some(link) = self.get_mut(id) {
+            link.closing.get_or_insert((code, Scope::Link));
+        }
+    }
+
+    pub(super) fn end(&mut self, code: CloseCode) {
+        for link in &mut self.links {
+            link.closing = Some((code, Scope::Channel));
+        }
+        self.active = None;
+    }
+
+    /// Makes the best link the active one. True if it is another than before.
+    pub(super) fn choose(&mut self) -> bool {
+        let score = |link: &&Link| Score { suspect: link.suspect, rung: link.rung, id: link.id };
+        let best = self.links.iter().filter(|link| link.closing.is_none()).min_by_key(score).map(|l| l.id);
+        std::mem::replace(&mut self.active, best) != best
+    }
+
+    pub(super) fn suspect_active(&mut self) -> Option<LinkId> {
+        let id = self.active?;
+        let link = self.get_mut(id)?;
+        link.suspect = true;
+        Some(id)
+    }
+
+    pub(super) fn trust_active(&mut self) {
+        if let Some(id) = self.active
+            && let Some(link) = self.get_mut(id)
+        {
+            link.suspect = false;
+        }
+    }
+
+    pub(super) fn ping_active(&mut self, id: u64) -> bool {
+        let Some(active) = self.active else { return false };
+        let Some(link) = self.get_mut(active) else { return false };
+        link.pings.push(id & !KEEPALIVE);
+        true
+    }
+
+    /// Owes an answer to a ping.
+    pub(super) fn owe_pong(&mut self, id: LinkId, ping: u64) {
+        if let Some(link) = self.get_mut(id)
+            && link.pongs.len() < PONGS
+        {
+            link.pongs.push(ping);
+        }
+    }
+
+    /// A pong came. Returns the rung and round trip if a ping of this side was waiting for it, and whether
+    /// somebody asked for it.
+    pub(super) fn pong(&mut self, id: LinkId, ping: u64, now: Instant) -> Option<(Rung, Duration, bool)> {
+        let link = self.get_mut(id)?;
+        let at = link.pinged.iter().position(|&(pinged, _)| pinged == ping)?;
+        let (_, left) = link.pinged.swap_remove(at);
+        let rtt = now.saturating_duration_since(left);
+        link.rtt.sample(rtt);
+        Some((link.rung, rtt, ping & KEEPALIVE == 0))
+    }
+
+    /// When some link needs a keepalive or is dead.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.links
+            .iter()
+            .map(|link| {
+                let keepalive = link.heard.min(link.sent) + LINK_KEEPALIVE;
+                if link.pinged.is_empty() { keepalive } else { link.heard + LINK_DEAD }
+            })
+            .min()
+    }
+
+    /// Sends keepalives where they are due, and gives up links on which nothing came for too long.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(LinkId, CloseCode)> {
+        let mut dead = Vec::new();
+        for link in &mut self.links {
+            if link.heard + LINK_DEAD <= now {
+                dead.push((link.id, CloseCode::TimedOut));
+            } else if link.pinged.is_empty()
+                && link.pings.is_empty()
+                && link.heard.min(link.sent) + LINK_KEEPALIVE <= now
+            {
+                self.next_keepalive += 1;
+                link.pings.push(KEEPALIVE | self.next_keepalive);
+            }
+        }
+        self.links.retain(|link| dead.iter().all(|&(id, _)| id != link.id));
+        dead
+    }
+}

@@ -1,0 +1,508 @@
+//! The encrypted, ordered, exactly-once conversation with one peer, without its sockets.
+//!
+//! A channel has one session and any number of links. Data goes out on the best link; it may come in on any.
+//! Which link is best is decided by rung alone and so never flaps: a better link takes over when it has been
+//! proved by a handshake, a worse one only when the better is gone or suspect. When another link takes over,
+//! everything the peer has not taken over is sent again there; the peer drops what it has had.
+//!
+//! A link is *suspect* when data has been waiting for an acknowledgement past max(1 s, 3 x srtt + 4 x rttvar).
+//! A suspect link carries no more data while there is another; it is not closed for it.
+//!
+//! The two ends know each other's session by an [`Epoch`]: the run of the program and a count. A peer that
+//! comes with another epoch has forgotten the session, so everything not taken over is reported as
+//! interrupted and nothing is sent again.
+//!
+//! Nothing here waits, reads a clock or touches a socket. What happens is appended to a list of [`Event`]s.
+
+mod calls;
+mod links;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parlor_protocol::limits::{ACK_DELAY, CALLS_OUT, CHANNEL_IDLE, UNACKED_CHANNEL};
+use parlor_protocol::noise::payload::{Epoch, LinkAccept, LinkHello};
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::session::{Class, Full, Inbound, Outbound};
+use parlor_protocol::wire::peer::{Head, Status};
+
+use self::calls::Calls;
+pub(crate) use self::links::LinkId;
+use self::links::Links;
+
+/// What happened. `C` is what the caller wants back of a call, `R` of a message.
+#[derive(Debug)]
+pub(crate) enum Event<C, R> {
+    /// A message came.
+    Message { event: Option<Bytes>, body: Bytes, cost: u64 },
+    /// A call came.
+    Call { call: u32, timeout_ms: u32, name: Bytes, body: Bytes },
+    /// The caller of this call does not wait any more.
+    Cancelled { call: u32 },
+    /// A call of this side ended.
+    Answered { token: C, status: Status, body: Bytes },
+    /// A call of this side will not be answered.
+    CallInterrupted { token: C, maybe_executed: bool },
+    /// The peer has taken a message over.
+    Delivered { receipt: R },
+    /// A message was not taken over and will not be sent again.
+    Interrupted { receipt: R },
+    /// The peer has forgotten the session: calls of its that run here have nobody to answer to.
+    SessionReset,
+    /// Another link carries the data now, or none.
+    Active { link: Option<LinkId> },
+    /// Data waits for an acknowledgement on this link for too long.
+    Suspect { link: LinkId },
+    /// This link ended. The shell drops it.
+    LinkEnded { link: LinkId, code: CloseCode },
+    /// The peer ended the channel.
+    Ended { code: CloseCode },
+    /// A ping was answered.
+    Pong { link: LinkId, rung: Rung, id: u64, rtt: Duration },
+    /// There is room in the send buffer again.
+    Room,
+}
+
+/// Two epochs and what the peer wants next: what a handshake agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) ours: Epoch,
+    pub(crate) theirs: Epoch,
+    pub(crate) peer_recv_next: u64,
+    pub(crate) peer_max_body: u32,
+}
+
+/// The handshake was about a session that is over at one end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the handshake was about a session that is over")]
+pub(crate) struct Stale;
+
+/// Why something was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PushError {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error("a body of {len} bytes is larger than the {limit} that the peer takes")]
+    TooLarge { len: usize, limit: usize },
+    #[error("{CALLS_OUT} calls to this peer are under way")]
+    TooManyCalls,
+}
+
+/// One conversation. See the module.
+#[derive(Debug)]
+pub(crate) struct Channel<C, R> {
+    out: Outbound<R>,
+    inb: Inbound,
+    links: Links,
+    calls: Calls<C>,
+    ours: Epoch,
+    theirs: Option<Epoch>,
+    max_body: u32,
+    peer_max_body: u32,
+    /// The last `ack` that was told to the peer, and when the next is due.
+    acked: u64,
+    ack_bytes: u64,
+    ack_at: Option<Instant>,
+    /// When the peer last took something over while data was in flight, or when data began to be in flight.
+    progress_at: Option<Instant>,
+    /// When a message, call or answer last went either way.
+    spoke_at: Instant,
+    was_full: bool,
+    receipts: Vec<R>,
+}
+
+impl<C, R> Channel<C, R> {
+    /// A channel that has not talked to its peer. Bodies to this side have at most `max_body` bytes.
+    pub(crate) fn new(ours: Epoch, max_body: u32, now: Instant) -> Self {
+        Self {
+            out: Outbound::new(UNACKED_CHANNEL),
+            inb: Inbound::new(max_body),
+            links: Links::default(),
+            calls: Calls::default(),
+            ours,
+            theirs: None,
+            max_body,
+            peer_max_body: u32::MAX,
+            acked: 0,
+            ack_bytes: 0,
+            ack_at: None,
+            progress_at: None,
+            spoke_at: now,
+            was_full: false,
+            receipts: Vec::new(),
+        }
+    }
+
+    /// True if some link is up.
+    pub(crate) fn is_linked(&self) -> bool {
+        !self.links.is_empty()
+    }
+
+    /// The link that carries the data, with its rung and smoothed round trip.
+    pub(crate) fn path(&self) -> Option<(LinkId, Rung, Option<Duration>)> {
+        self.links.active().map(|link| (link.id, link.rung, link.rtt.smoothed()))
+    }
+
+    /// Every link, best first, with the shell's number for it.
+    pub(crate) fn link_ids(&self) -> Vec<(LinkId, Rung)> {
+        self.links.iter().map(|link| (link.id, link.rung)).collect()
+    }
+
+    /// The peer's epoch, once they have talked.
+    #[cfg(test)]
+    pub(crate) fn peer_epoch(&self) -> Option<Epoch> {
+        self.theirs
+    }
+
+    /// True if nothing is owed to the peer or waited for from it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.out.is_empty() && self.calls.is_empty()
+    }
+
+    /// True if everything that was sent has been taken over.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Bytes kept for the peer.
+    pub(crate) fn buffered(&self) -> usize {
+        self.out.bytes()
+    }
+
+    /// Bytes that are ready for the next records.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.unsent()
+    }
+
+    /// True if nothing is on its way: what is pushed now would be alone.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.out.in_flight() && self.out.unsent() == 0
+    }
+
+    /// Takes a message. `small` is its body where it lies, `whole` makes it one's own if that is needed.
+    pub(crate) fn send(
+        &mut self,
+        event: Option<Bytes>,
+        small: &[u8],
+        whole: impl FnOnce() -> Bytes,
+        receipt: Option<R>,
+        now: Instant,
+    ) -> Result<(), PushError> {
+        self.check_body(small.len())?;
+        let pushed = self.out.push(&Head::Send { event }, small, whole, receipt);
+        if pushed.is_err() {
+            self.was_full = true;
+        }
+        pushed?;
+        self.pushed(now);
+        Ok(())
+    }
+
+    /// Takes a call and returns its number. `token` comes back with the answer.
+    pub(crate) fn get(
+        &mut self,
+        name: Bytes,
+        timeout_ms: u32,
+        small: &[u8],
+        whole: impl FnOnce() -> Bytes,
+        token: C,
+        now: Instant,
+    ) -> Result<u32, (PushError, C)> {
+        if let Err(error) = self.check_body(small.len()) {
+            return Err((error, token));
+        }
+        let Some(call) = self.calls.free_number() else { return Err((PushError::TooManyCalls, token)) };
+        match self.out.push(&Head::Get { call, timeout_ms, name }, small, whole, None) {
+            Ok(placed) => {
+                self.calls.insert(call, token, placed);
+                self.pushed(now);
+                Ok(call)
+            }
+            Err(full) => {
+                self.was_full = true;
+                Err((full.into(), token))
+            }
+        }
+    }
+
+    /// Takes the answer to a call of the peer's.
+    pub(crate) fn answer(
+        &mut self,
+        call: u32,
+        status: Status,
+        small: &[u8],
+        whole: impl FnOnce() -> Bytes,
+        now: Instant,
+    ) -> Result<(), PushError> {
+        self.check_body(small.len())?;
+        let pushed = self.out.push(&Head::Answer { call, status }, small, whole, None);
+        if pushed.is_err() {
+            self.was_full = true;
+        }
+        pushed?;
+        self.pushed(now);
+        Ok(())
+    }
+
+    /// The caller waits no more: takes the call back, if it is still under way, and tells the callee. Returns
+    /// whether it may have been executed.
+    pub(crate) fn cancel(&mut self, call: u32) -> Option<bool> {
+        let (_, placed) = self.calls.remove(call)?;
+        let maybe_executed = self.out.was_sent(placed);
+        self.out.cancel(call, placed);
+        Some(maybe_executed)
+    }
+
+    /// The application has taken messages that cost this much. True if the peer should hear of it now.
+    pub(crate) fn consume(&mut self, cost: u64) -> bool {
+        self.inb.consume(cost);
+        self.inb.grant_is_due()
+    }
+
+    /// What this side says first when it opens a link.
+    pub(crate) fn hello(&self) -> LinkHello {
+        LinkHello {
+            epoch: self.ours,
+            peer_epoch: self.theirs,
+            recv_next: self.inb.next(),
+            max_body: self.max_body,
+            features: 0,
+        }
+    }
+
+    /// What this side would answer to a hello. Changes nothing, because a hello can be replayed; the terms take
+    /// effect with [`bind`](Self::bind) when the link's first record has proved its sender alive.
+    pub(crate) fn judge(&self, hello: &LinkHello) -> Result<(LinkAccept, Terms), Stale> {
+        let mut ours = self.ours;
+        let mut recv_next = 0;
+        if let Some(bound) = self.theirs {
+            if bound == hello.epoch {
+                if hello.peer_epoch.is_some_and(|known| known != self.ours) {
+                    return Err(Stale);
+                }
+                recv_next = self.inb.next();
+            } else if is_older(hello.epoch, bound) {
+                return Err(Stale);
+            } else {
+                ours.generation += 1;
+            }
+        }
+        let accept = LinkAccept { epoch: ours, recv_next, max_body: self.max_body, features: 0 };
+        let terms = Terms {
+            ours,
+            theirs: hello.epoch,
+            peer_recv_next: hello.recv_next,
+            peer_max_body: hello.max_body,
+        };
+        Ok((accept, terms))
+    }
+
+    /// The terms that the answer to this side's hello means.
+    pub(crate) fn terms_of(hello: &LinkHello, accept: &LinkAccept) -> Terms {
+        Terms {
+            ours: hello.epoch,
+            theirs: accept.epoch,
+            peer_recv_next: accept.recv_next,
+            peer_max_body: accept.max_body,
+        }
+    }
+
+    /// A link was proved by its handshake: takes it in under the terms agreed there. If the peer has forgotten
+    /// the session, it begins anew.
+    pub(crate) fn bind(
+        &mut self,
+        id: LinkId,
+        rung: Rung,
+        terms: &Terms,
+        now: Instant,
+        events: &mut Vec<Event<C, R>>,
+    ) -> Result<(), Stale> {
+        let same = terms.ours == self.ours && self.theirs.is_none_or(|theirs| theirs == terms.theirs);
+        if !same {
+            let newer = terms.ours.generation > self.ours.generation
+                || (terms.ours == self.ours
+                    && self.theirs.is_some_and(|bound| !is_older(terms.theirs, bound)));
+            if !newer {
+                return Err(Stale);
+            }
+            self.reset(terms.ours, CloseCode::Superseded, events);
+        }
+        let first_talk = self.theirs.is_none();
+        // A peer that lacks what it has acknowledged has lost its session without a new epoch.
+        if terms.peer_recv_next < self.out.acked() || (first_talk && terms.peer_recv_next > 0) {
+            return Err(Stale);
+        }
+        self.theirs = Some(terms.theirs);
+        self.peer_max_body = terms.peer_max_body;
+        self.take_ack(terms.peer_recv_next, now, events).map_err(|_| Stale)?;
+        self.links.insert(id, rung, now);
+        self.choose(now, events);
+        Ok(())
+    }
+
+    /// A link is gone.
+    pub(crate) fn unlink(&mut self, id: LinkId, now: Instant, events: &mut Vec<Event<C, R>>) {
+        if self.links.remove(id) {
+            self.choose(now, events);
+        }
+    }
+
+    /// Asks the peer to use this link no more, and uses it no more.
+    pub(crate) fn close_link(
+        &mut self,
+        id: LinkId,
+        code: CloseCode,
+        now: Instant,
+        events: &mut Vec<Event<C, R>>,
+    ) {
+        self.links.close(id, code);
+        self.choose(now, events);
+    }
+
+    /// Asks for a ping on the active link. `id` comes back with the pong. False if there is no link.
+    pub(crate) fn ping(&mut self, id: u64) -> bool {
+        self.links.ping_active(id)
+    }
+
+    /// Ends the channel from this side: the peer is told on every link; what it has not taken over is reported.
+    pub(crate) fn end(&mut self, code: CloseCode, fresh: Epoch, events: &mut Vec<Event<C, R>>) {
+        self.interrupt(events);
+        self.links.end(code);
+        self.forget(fresh);
+    }
+
+    /// Begins a new session: everything that the peer has not taken over is reported, every link is dropped.
+    pub(crate) fn reset(&mut self, ours: Epoch, code: CloseCode, events: &mut Vec<Event<C, R>>) {
+        for (link, _) in self.link_ids() {
+            events.push(Event::LinkEnded { link, code });
+        }
+        let was_linked = self.is_linked();
+        self.links = Links::default();
+        self.interrupt(events);
+        self.forget(ours);
+        if was_linked {
+            events.push(Event::Active { link: None });
+        }
+    }
+
+    /// When [`on_deadline`](Self::on_deadline) is to be called next, if ever.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if !self.is_linked() {
+            return None;
+        }
+        let suspicion = self.suspicion();
+        [self.ack_at, suspicion, self.links.deadline()]
+            .into_iter()
+            .flatten()
+            .chain(self.is_idle().then_some(self.spoke_at + CHANNEL_IDLE))
+            .min()
+    }
+
+    /// Time has passed. Afterwards the shell asks every link for records. True if the channel has been idle for
+    /// so long that it is to be ended.
+    pub(crate) fn on_deadline(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) -> bool {
+        if self.suspicion().is_some_and(|at| at <= now) {
+            if let Some(link) = self.links.suspect_active() {
+                events.push(Event::Suspect { link });
+            }
+            self.progress_at = Some(now);
+            self.choose(now, events);
+        }
+        for (link, code) in self.links.expire(now) {
+            events.push(Event::LinkEnded { link, code });
+        }
+        self.choose(now, events);
+        self.is_linked() && self.is_idle() && self.spoke_at + CHANNEL_IDLE <= now
+    }
+
+    fn check_body(&self, len: usize) -> Result<(), PushError> {
+        let limit = self.peer_max_body as usize;
+        if len > limit { Err(PushError::TooLarge { len, limit }) } else { Ok(()) }
+    }
+
+    fn pushed(&mut self, now: Instant) {
+        self.spoke_at = now;
+    }
+
+    /// Everything not taken over and every call under way is reported.
+    fn interrupt(&mut self, events: &mut Vec<Event<C, R>>) {
+        for (token, placed) in self.calls.drain() {
+            let maybe_executed = self.out.was_sent(placed);
+            events.push(Event::CallInterrupted { token, maybe_executed });
+        }
+        for receipt in self.out.abandon() {
+            events.push(Event::Interrupted { receipt });
+        }
+        if self.was_full {
+            self.was_full = false;
+            events.push(Event::Room);
+        }
+        events.push(Event::SessionReset);
+    }
+
+    fn forget(&mut self, ours: Epoch) {
+        self.inb.reset();
+        self.ours = ours;
+        self.theirs = None;
+        self.peer_max_body = u32::MAX;
+        self.acked = 0;
+        self.ack_bytes = 0;
+        self.ack_at = None;
+        self.progress_at = None;
+    }
+
+    /// When the active link becomes suspect, if data is in flight on it.
+    fn suspicion(&self) -> Option<Instant> {
+        let link = self.links.active()?;
+        if !self.out.in_flight() || link.suspect {
+            return None;
+        }
+        self.progress_at.map(|at| at + link.rtt.suspicion())
+    }
+
+    /// Lets the best link carry the data. If it is another one, everything not taken over goes out there again.
+    fn choose(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) {
+        if self.links.choose() {
+            self.out.rewind();
+            self.progress_at = Some(now);
+            events.push(Event::Active { link: self.links.active().map(|link| link.id) });
+        }
+    }
+
+    fn take_ack(
+        &mut self,
+        ack: u64,
+        now: Instant,
+        events: &mut Vec<Event<C, R>>,
+    ) -> Result<(), parlor_protocol::wire::peer::PeerMisbehaved> {
+        let before = self.out.acked();
+        self.out.ack(ack, &mut self.receipts)?;
+        if self.out.acked() == before {
+            return Ok(());
+        }
+        self.progress_at = Some(now);
+        self.links.trust_active();
+        events.extend(self.receipts.drain(..).map(|receipt| Event::Delivered { receipt }));
+        if self.was_full && self.out.has_room(Class::Message) {
+            self.was_full = false;
+            events.push(Event::Room);
+        }
+        Ok(())
+    }
+
+    /// Data was taken in: an acknowledgement is due soon.
+    fn owe_ack(&mut self, bytes: usize, now: Instant) {
+        self.ack_bytes += bytes as u64;
+        self.ack_at.get_or_insert(now + ACK_DELAY);
+        self.spoke_at = now;
+    }
+}
+
+/// True of an earlier session of the same run.
+fn is_older(epoch: Epoch, than: Epoch) -> bool {
+    epoch.instance == than.instance && epoch.generation < than.generation
+}

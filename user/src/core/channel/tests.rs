@@ -1,0 +1,345 @@
+//! Two channels under a clock that stands still unless told.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parlor_protocol::identity::InstanceId;
+use parlor_protocol::noise::payload::Epoch;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::peer::Status;
+
+use super::{Channel, Event, LinkId, Stale, Terms};
+
+type Chan = Channel<u32, u32>;
+type Events = Vec<Event<u32, u32>>;
+
+/// Two ends and the links between them; a link has the same number at both ends.
+struct Pair {
+    now: Instant,
+    a: Chan,
+    b: Chan,
+    links: Vec<(LinkId, VecDeque<Bytes>, VecDeque<Bytes>)>,
+    seen_a: Events,
+    seen_b: Events,
+}
+
+fn epoch(run: u8, generation: u32) -> Epoch {
+    Epoch { instance: InstanceId([run; 16]), generation }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a starting point for the virtual clock")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = start();
+        Self {
+            now,
+            a: Channel::new(epoch(1, 0), 1 << 20, now),
+            b: Channel::new(epoch(2, 0), 1 << 20, now),
+            links: Vec::new(),
+            seen_a: Vec::new(),
+            seen_b: Vec::new(),
+        }
+    }
+
+    /// `a` opens a link to `b`.
+    fn link(&mut self, number: u64, rung: Rung) -> Result<(), Stale> {
+        let id = LinkId(number);
+        let hello = self.a.hello();
+        let (accept, terms_b) = self.b.judge(&hello)?;
+        self.a.bind(id, rung, &Chan::terms_of(&hello, &accept), self.now, &mut self.seen_a)?;
+        self.b.bind(id, rung, &terms_b, self.now, &mut self.seen_b)?;
+        self.links.push((id, VecDeque::new(), VecDeque::new()));
+        Ok(())
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut any = false;
+        for (id, to_b, to_a) in &mut self.links {
+            for (channel, queue) in [(&mut self.a, to_b), (&mut self.b, to_a)] {
+                let mut out = Vec::new();
+                while channel.fill(*id, &mut out, false, self.now).is_some() {
+                    queue.push_back(Bytes::from(std::mem::take(&mut out)));
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+
+    /// Delivers everything, and everything that follows from it.
+    fn settle(&mut self) {
+        loop {
+            let mut any = self.fill();
+            for (id, to_b, to_a) in &mut self.links {
+                while let Some(record) = to_b.pop_front() {
+                    self.b.on_record(*id, &record, self.now, &mut self.seen_b).unwrap();
+                    any = true;
+                }
+                while let Some(record) = to_a.pop_front() {
+                    self.a.on_record(*id, &record, self.now, &mut self.seen_a).unwrap();
+                    any = true;
+                }
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn cut(&mut self, number: u64) {
+        let id = LinkId(number);
+        self.links.retain(|(link, _, _)| *link != id);
+        self.a.unlink(id, self.now, &mut self.seen_a);
+        self.b.unlink(id, self.now, &mut self.seen_b);
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.a.on_deadline(self.now, &mut self.seen_a);
+        self.b.on_deadline(self.now, &mut self.seen_b);
+    }
+
+    fn send(&mut self, text: &'static str, receipt: u32) {
+        let body = Bytes::from_static(text.as_bytes());
+        self.a.send(None, &body.clone(), || body, Some(receipt), self.now).unwrap();
+    }
+
+    fn texts_at_b(&self) -> Vec<&str> {
+        self.seen_b
+            .iter()
+            .filter_map(|e| match e {
+                Event::Message { body, .. } => std::str::from_utf8(body).ok(),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn receipts(&self) -> (Vec<u32>, Vec<u32>) {
+        let delivered = |e: &Event<u32, u32>| match e {
+            Event::Delivered { receipt } => Some(*receipt),
+            _ => None,
+        };
+        let interrupted = |e: &Event<u32, u32>| match e {
+            Event::Interrupted { receipt } => Some(*receipt),
+            _ => None,
+        };
+        let a = &self.seen_a;
+        (a.iter().filter_map(delivered).collect(), a.iter().filter_map(interrupted).collect())
+    }
+}
+
+#[test]
+fn a_message_that_waited_for_the_first_link_arrives_and_its_receipt_comes_back() {
+    let mut pair = Pair::new();
+    pair.send("hello", 1);
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["hello"]);
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    assert_eq!(pair.receipts(), (vec![1], vec![]));
+    assert!(pair.a.is_idle());
+}
+
+#[test]
+fn a_call_is_answered_and_the_answer_acknowledges_it() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::SameHost).unwrap();
+    let call = pair.a.get(Bytes::from_static(b"up"), 0, b"x", Bytes::new, 7, pair.now).unwrap();
+    pair.settle();
+    assert!(matches!(pair.seen_b.last(), Some(Event::Call { name, .. }) if &name[..] == b"up"));
+    pair.b.answer(call, Status::Ok, b"y", Bytes::new, pair.now).unwrap();
+    pair.settle();
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Answered { token: 7, status: Status::Ok, .. })));
+    assert!(pair.a.is_quiet());
+}
+
+#[test]
+fn what_was_under_way_on_a_cut_link_arrives_on_the_next_once_and_in_order() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.send("one", 1);
+    pair.settle();
+    pair.send("two", 2);
+    pair.fill();
+    pair.cut(1);
+    pair.send("three", 3);
+    pair.link(2, Rung::Relay).unwrap();
+    pair.settle();
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["one", "two", "three"]);
+    assert_eq!(pair.receipts().0, [1, 2, 3]);
+}
+
+#[test]
+fn a_better_link_takes_over_and_a_worse_one_does_not() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.link(2, Rung::Lan).unwrap();
+    assert_eq!(pair.a.path().unwrap().1, Rung::Lan);
+    pair.link(3, Rung::Public).unwrap();
+    assert_eq!(pair.a.path().unwrap().1, Rung::Lan);
+    pair.cut(2);
+    assert_eq!(pair.a.path().unwrap().1, Rung::Public);
+    pair.send("x", 1);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["x"]);
+}
+
+#[test]
+fn a_link_that_acknowledges_nothing_becomes_suspect_and_the_next_best_carries_on() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.link(2, Rung::Relay).unwrap();
+    pair.settle();
+    pair.send("lost on the way", 1);
+    pair.fill();
+    pair.links[0].1.clear();
+    pair.wait(Duration::from_millis(999));
+    assert_eq!(pair.a.path().unwrap().1, Rung::Lan);
+    pair.wait(Duration::from_millis(1));
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { link: LinkId(1) })));
+    assert_eq!(pair.a.path().unwrap().1, Rung::Relay);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["lost on the way"]);
+}
+
+#[test]
+fn an_idle_link_is_never_suspect_and_dies_when_nothing_comes_for_long() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    pair.wait(Duration::from_secs(24));
+    assert!(!pair.fill());
+    pair.wait(Duration::from_secs(1));
+    assert!(pair.fill(), "a keepalive");
+    pair.wait(Duration::from_secs(20));
+    assert!(!pair.a.is_linked());
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::LinkEnded { code: CloseCode::TimedOut, .. })));
+    assert!(!pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { .. })));
+}
+
+#[test]
+fn a_peer_that_restarted_interrupts_what_it_had_not_taken_over() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.send("taken", 1);
+    pair.settle();
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    pair.send("not taken", 2);
+    pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 9, pair.now).unwrap();
+    pair.fill();
+    pair.cut(1);
+    pair.b = Channel::new(epoch(3, 0), 1 << 20, pair.now);
+    pair.link(2, Rung::Lan).unwrap();
+    pair.settle();
+    assert_eq!(pair.receipts(), (vec![1], vec![2]));
+    let interrupted =
+        pair.seen_a.iter().any(|e| matches!(e, Event::CallInterrupted { token: 9, maybe_executed: true }));
+    assert!(interrupted);
+    pair.send("again", 3);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["taken", "again"]);
+    assert_eq!(pair.b.peer_epoch(), Some(epoch(1, 0)));
+}
+
+#[test]
+fn this_side_restarting_is_noticed_by_the_peer() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    pair.b.send(None, b"to the old run", Bytes::new, Some(5), pair.now).unwrap();
+    pair.cut(1);
+    pair.a = Channel::new(epoch(9, 0), 1 << 20, pair.now);
+    pair.link(2, Rung::Lan).unwrap();
+    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Interrupted { receipt: 5 })));
+    pair.send("new run", 1);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["new run"]);
+}
+
+#[test]
+fn a_handshake_of_an_earlier_session_is_stale() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    let old = pair.a.hello();
+    pair.a.end(CloseCode::Idle, epoch(1, 1), &mut pair.seen_a);
+    pair.settle();
+    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Ended { code: CloseCode::Idle })));
+    pair.b.reset(epoch(2, 1), CloseCode::Idle, &mut pair.seen_b);
+    pair.links.clear();
+    pair.link(2, Rung::Lan).unwrap();
+    assert_eq!(pair.b.judge(&old).unwrap_err(), Stale);
+    pair.send("after", 1);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["after"]);
+}
+
+#[test]
+fn both_ends_opening_at_once_end_up_in_one_session() {
+    let mut pair = Pair::new();
+    let (hello_a, hello_b) = (pair.a.hello(), pair.b.hello());
+    let (accept_b, terms_b) = pair.b.judge(&hello_a).unwrap();
+    let (accept_a, terms_a) = pair.a.judge(&hello_b).unwrap();
+    let now = pair.now;
+    pair.a.bind(LinkId(1), Rung::Lan, &Chan::terms_of(&hello_a, &accept_b), now, &mut pair.seen_a).unwrap();
+    pair.b.bind(LinkId(2), Rung::Lan, &Chan::terms_of(&hello_b, &accept_a), now, &mut pair.seen_b).unwrap();
+    pair.b.bind(LinkId(1), Rung::Lan, &terms_b, now, &mut pair.seen_b).unwrap();
+    pair.a.bind(LinkId(2), Rung::Lan, &terms_a, now, &mut pair.seen_a).unwrap();
+    pair.links.push((LinkId(1), VecDeque::new(), VecDeque::new()));
+    pair.links.push((LinkId(2), VecDeque::new(), VecDeque::new()));
+    pair.send("x", 1);
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["x"]);
+    assert!(!pair.seen_a.iter().chain(&pair.seen_b).any(|e| matches!(e, Event::SessionReset)));
+}
+
+#[test]
+fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
+    let mut pair = Pair::new();
+    let mut hello = pair.a.hello();
+    hello.recv_next = 5;
+    let (_, terms) = pair.b.judge(&hello).unwrap();
+    assert_eq!(pair.b.bind(LinkId(1), Rung::Lan, &terms, pair.now, &mut pair.seen_b), Err(Stale));
+    let forged = Terms { peer_recv_next: 0, ..terms };
+    assert_eq!(pair.b.bind(LinkId(1), Rung::Lan, &forged, pair.now, &mut pair.seen_b), Ok(()));
+}
+
+#[test]
+fn a_cancelled_call_tells_the_callee_and_its_late_answer_is_nobodys() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    let call = pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 1, pair.now).unwrap();
+    pair.settle();
+    pair.b.answer(call, Status::Ok, b"late", Bytes::new, pair.now).unwrap();
+    assert_eq!(pair.a.cancel(call), Some(true));
+    assert_eq!(pair.a.cancel(call), None);
+    pair.settle();
+    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Cancelled { .. })));
+    assert!(!pair.seen_a.iter().any(|e| matches!(e, Event::Answered { .. })));
+}
+
+#[test]
+fn a_ping_comes_back_with_its_round_trip_and_rung() {
+    let mut pair = Pair::new();
+    assert!(!pair.a.ping(42));
+    pair.link(1, Rung::Public).unwrap();
+    pair.settle();
+    assert!(pair.a.ping(42));
+    pair.fill();
+    pair.now += Duration::from_millis(30);
+    pair.settle();
+    let pong = pair.seen_a.iter().find_map(|e| match e {
+        Event::Pong { rung, id: 42, rtt, .. } => Some((*rung, *rtt)),
+        _ => None,
+    });
+    assert_eq!(pong, Some((Rung::Public, Duration::from_millis(30))));
+}
