@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The laboratory: Rooms and Users together, as real programs on real (if virtual) networks.
+//!
+//! What is shown here is shown from outside: the two programs are started as anybody would start them and
+//! judged by their output, their exit codes, the packets on the wire and the bytes in their memory. Nothing
+//! here reaches into the libraries.
+//!
+//! - [`netns`]: hosts, switches and routers with NAT, made of network namespaces.
+//! - [`process`]: programs that never outlive their owner, and waits that always end.
+//! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
+//! - [`memory`]: searching the memory of a running process.
+//!
+//! Everything cleans up after itself when it is dropped, also when a test panics.
+
+pub mod binaries;
+pub mod memory;
+pub mod netns;
+pub mod process;
+pub mod programs;
+
+mod clock;
