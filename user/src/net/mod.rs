@@ -1,1 +1,13 @@
 //! What acts: the sockets between a user, its Room and its peers.
+//!
+//! - [`room`]: the control connection to the Room, over [`tls`].
+//! - [`listener`], [`dial`]: connections from and to peers, and to the Room's relay.
+//! - [`interfaces`]: what this machine is and where it can be reached.
+//! - [`blacklist`]: the addresses that are neither dialed nor answered.
+
+pub mod blacklist;
+pub mod dial;
+pub mod interfaces;
+pub mod listener;
+pub mod room;
+pub mod tls;
