@@ -1,10 +1,11 @@
 //! Names of users, callbacks and local networks. A value of these types has passed its check; nobody
-//! checks it again.
+//! checks it again. Cloning one is cheap.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,7 @@ pub enum NameError {
 /// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct UserName(Box<str>);
+pub struct UserName(Arc<str>);
 
 impl UserName {
     const KIND: &'static str = "user name";
@@ -127,7 +128,7 @@ impl Ord for UserName {
 /// white space or marks that change the direction of text. Case counts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct EventName(Box<str>);
+pub struct EventName(Arc<str>);
 
 impl EventName {
     const KIND: &'static str = "callback name";
@@ -163,7 +164,7 @@ impl Borrow<str> for EventName {
 /// addresses. 1-64 bytes of UTF-8 without control characters. A hint, never a proof.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct LanId(Box<str>);
+pub struct LanId(Arc<str>);
 
 impl LanId {
     const KIND: &'static str = "LAN id";
@@ -202,7 +203,7 @@ macro_rules! text_type {
 
             fn try_from(text: String) -> Result<Self, NameError> {
                 Self::check(&text)?;
-                Ok(Self(text.into_boxed_str()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -216,7 +217,7 @@ macro_rules! text_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0.into()
+                name.0.as_ref().to_owned()
             }
         }
 

@@ -194,11 +194,13 @@ impl Responder {
         rungs: &[Rung],
         message: &[u8],
     ) -> Result<(Rung, Vec<u8>, ResponderPending), HandshakeError> {
+        let HandshakeSetup { introduction, local, local_name, initiator, ephemeral, .. } = setup;
         let mut refused = HandshakeError::NotAuthentic;
         for &rung in rungs {
             // The ephemeral key is not drawn before `reply`, which happens on one rung.
-            let ephemeral = setup.ephemeral.clone();
-            match Self::answer(HandshakeSetup { rung, ephemeral, ..setup }, message) {
+            let ephemeral = ephemeral.clone();
+            let setup = HandshakeSetup { introduction, local, local_name, initiator, rung, ephemeral };
+            match Self::answer(setup, message) {
                 Ok((payload, pending)) => return Ok((rung, payload, pending)),
                 Err(HandshakeError::NotAuthentic) => {}
                 Err(error @ HandshakeError::CleartextRung(_)) => refused = error,

@@ -156,14 +156,15 @@ impl<R> Outbound<R> {
 
     /// Takes a message, call or answer whose body is copied if it is small.
     ///
-    /// `small` is the body where it lies; `whole` makes it one's own and is called only if it does not fit
-    /// into one frame or has to wait.
+    /// `small` is the body where it lies; `whole` makes it one's own. `whole` and `receipt` are called only if it
+    /// does not fit into one frame or has to wait; a receipt for what was [`Placed::Sequenced`] at once is asked
+    /// for with [`watch`](Self::watch).
     pub fn push(
         &mut self,
         head: &Head<Bytes>,
         small: &[u8],
         whole: impl FnOnce() -> Bytes,
-        receipt: Option<R>,
+        receipt: impl FnOnce() -> Option<R>,
     ) -> Result<Placed, Full> {
         let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
         if !self.has_room(class) {
@@ -178,11 +179,11 @@ impl<R> Outbound<R> {
             if class == Class::Message {
                 self.credit_used += small.len() as u64 + MESSAGE_COST;
             }
-            return Ok(Placed::Sequenced(self.sequence(head, &Body::Borrowed(small), receipt)));
+            return Ok(Placed::Sequenced(self.sequence(head, &Body::Borrowed(small), None)));
         }
         let number = self.next_waiting;
         self.next_waiting += 1;
-        let waiting = Waiting { number, head: head.clone(), body: whole(), receipt };
+        let waiting = Waiting { number, head: head.clone(), body: whole(), receipt: receipt() };
         self.waiting_bytes += waiting.body.len() + MESSAGE_COST as usize;
         match class {
             Class::Message => {
@@ -194,6 +195,16 @@ impl<R> Outbound<R> {
             Class::Call => self.calls.push_back(waiting),
         }
         Ok(Placed::Waiting(number))
+    }
+
+    /// Wants `receipt` back when the peer has taken over frame `seq`. Gives it back at once if it has.
+    pub fn watch(&mut self, seq: u64, receipt: R) -> Option<R> {
+        if seq < self.retained.acked() {
+            return Some(receipt);
+        }
+        let at = self.receipts.partition_point(|&(other, _)| other <= seq);
+        self.receipts.insert(at, (seq, receipt));
+        None
     }
 
     /// Tells the callee that nobody waits for this call any more. What of it has not left does not leave.

@@ -33,7 +33,11 @@ impl Conversation {
     }
 
     fn push(&mut self, head: &Head<Bytes>, body: &[u8], receipt: Option<u64>) -> Result<Placed, Full> {
-        self.outbound.push(head, body, || Bytes::copy_from_slice(body), receipt)
+        let placed = self.outbound.push(head, body, || Bytes::copy_from_slice(body), || receipt)?;
+        if let (Placed::Sequenced(seq), Some(receipt)) = (placed, receipt) {
+            self.receipts.extend(self.outbound.watch(seq, receipt));
+        }
+        Ok(placed)
     }
 
     fn transmit(&mut self) -> bool {

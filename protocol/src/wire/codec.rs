@@ -7,6 +7,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::limits::{CONTROL_FRAME, FRAME_BEFORE_LOGIN};
+
 /// Why bytes are not the expected value. The sender is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -26,6 +28,10 @@ pub enum DecodeError {
     Trailing(usize),
 }
 
+/// bincode counts a number towards its limit with the full width of its type, a `u64` of one byte as eight. The
+/// limit is for claimed lengths; how long the input may be is checked before.
+const WIDEST: usize = 8;
+
 /// The bytes of a value. Types in this crate have an encoding for every value.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let encoded = bincode::serde::encode_to_vec(value, bincode::config::standard());
@@ -33,14 +39,19 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     encoded.unwrap_or_default()
 }
 
-/// The value of `bytes`, all of them, of which there may be at most `LIMIT`.
+/// The value of `bytes`, all of them, of which there may be at most `LIMIT`, itself at most [`CONTROL_FRAME`].
 pub fn decode<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
+    const { assert!(LIMIT <= CONTROL_FRAME) };
     if bytes.len() > LIMIT {
         return Err(DecodeError::TooLong { len: bytes.len(), limit: LIMIT });
     }
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config)
-        .map_err(|error| DecodeError::Malformed(error.to_string()))?;
+    let config = bincode::config::standard();
+    let decoded = if bytes.len() <= FRAME_BEFORE_LOGIN {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<{ WIDEST * FRAME_BEFORE_LOGIN }>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<{ WIDEST * CONTROL_FRAME }>())
+    };
+    let (value, read) = decoded.map_err(|error| DecodeError::Malformed(error.to_string()))?;
     match bytes.len() - read {
         0 => Ok(value),
         rest => Err(DecodeError::Trailing(rest)),

@@ -27,10 +27,10 @@ use parlor_protocol::limits::{ACK_DELAY, CALLS_OUT, CHANNEL_IDLE, UNACKED_CHANNE
 use parlor_protocol::noise::payload::{Epoch, LinkAccept, LinkHello};
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
-use parlor_protocol::session::{Class, Full, Inbound, Outbound};
+use parlor_protocol::session::{Class, Full, Inbound, Outbound, Placed};
 use parlor_protocol::wire::peer::{Head, Status};
 
-use self::calls::Calls;
+use self::calls::{Calls, Pending};
 pub(crate) use self::links::LinkId;
 use self::links::Links;
 
@@ -47,6 +47,8 @@ pub(crate) enum Event<C, R> {
     Answered { token: C, status: Status, body: Bytes },
     /// A call of this side will not be answered.
     CallInterrupted { token: C, maybe_executed: bool },
+    /// A call of this side took longer than its caller waits.
+    CallTimedOut { token: C, maybe_executed: bool },
     /// The peer has taken a message over.
     Delivered { receipt: R },
     /// A message was not taken over and will not be sent again.
@@ -189,17 +191,26 @@ impl<C, R> Channel<C, R> {
         event: Option<Bytes>,
         small: &[u8],
         whole: impl FnOnce() -> Bytes,
-        receipt: Option<R>,
+        receipt: impl FnOnce() -> Option<R>,
         now: Instant,
-    ) -> Result<(), PushError> {
+    ) -> Result<Placed, PushError> {
         self.check_body(small.len())?;
         let pushed = self.out.push(&Head::Send { event }, small, whole, receipt);
         if pushed.is_err() {
             self.was_full = true;
         }
-        pushed?;
         self.pushed(now);
-        Ok(())
+        Ok(pushed?)
+    }
+
+    /// Wants `receipt` back when frame `seq` was taken over. Gives it back at once if it was.
+    pub(crate) fn watch(&mut self, seq: u64, receipt: R) -> Option<R> {
+        self.out.watch(seq, receipt)
+    }
+
+    /// The next frame that the peer has not taken over.
+    pub(crate) fn acked_seq(&self) -> u64 {
+        self.out.acked()
     }
 
     /// Takes a call and returns its number. `token` comes back with the answer.
@@ -216,9 +227,11 @@ impl<C, R> Channel<C, R> {
             return Err((error, token));
         }
         let Some(call) = self.calls.free_number() else { return Err((PushError::TooManyCalls, token)) };
-        match self.out.push(&Head::Get { call, timeout_ms, name }, small, whole, None) {
+        match self.out.push(&Head::Get { call, timeout_ms, name }, small, whole, || None) {
             Ok(placed) => {
-                self.calls.insert(call, token, placed);
+                let wait = Duration::from_millis(u64::from(timeout_ms));
+                let until = (timeout_ms > 0).then(|| now + wait);
+                self.calls.insert(call, Pending { token, placed, until });
                 self.pushed(now);
                 Ok(call)
             }
@@ -239,7 +252,7 @@ impl<C, R> Channel<C, R> {
         now: Instant,
     ) -> Result<(), PushError> {
         self.check_body(small.len())?;
-        let pushed = self.out.push(&Head::Answer { call, status }, small, whole, None);
+        let pushed = self.out.push(&Head::Answer { call, status }, small, whole, || None);
         if pushed.is_err() {
             self.was_full = true;
         }
@@ -251,9 +264,9 @@ impl<C, R> Channel<C, R> {
     /// The caller waits no more: takes the call back, if it is still under way, and tells the callee. Returns
     /// whether it may have been executed.
     pub(crate) fn cancel(&mut self, call: u32) -> Option<bool> {
-        let (_, placed) = self.calls.remove(call)?;
-        let maybe_executed = self.out.was_sent(placed);
-        self.out.cancel(call, placed);
+        let pending = self.calls.remove(call)?;
+        let maybe_executed = self.out.was_sent(pending.placed);
+        self.out.cancel(call, pending.placed);
         Some(maybe_executed)
     }
 
@@ -392,13 +405,12 @@ impl<C, R> Channel<C, R> {
     /// When [`on_deadline`](Self::on_deadline) is to be called next, if ever.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if !self.is_linked() {
-            return None;
+            return self.calls.next_expiry();
         }
-        let suspicion = self.suspicion();
-        [self.ack_at, suspicion, self.links.deadline()]
+        let idle = self.is_idle().then_some(self.spoke_at + CHANNEL_IDLE);
+        [self.ack_at, self.suspicion(), self.links.deadline(), self.calls.next_expiry(), idle]
             .into_iter()
             .flatten()
-            .chain(self.is_idle().then_some(self.spoke_at + CHANNEL_IDLE))
             .min()
     }
 
@@ -411,6 +423,11 @@ impl<C, R> Channel<C, R> {
             }
             self.progress_at = Some(now);
             self.choose(now, events);
+        }
+        for (call, pending) in self.calls.expire(now) {
+            let maybe_executed = self.out.was_sent(pending.placed);
+            self.out.cancel(call, pending.placed);
+            events.push(Event::CallTimedOut { token: pending.token, maybe_executed });
         }
         for (link, code) in self.links.expire(now) {
             events.push(Event::LinkEnded { link, code });
@@ -430,9 +447,9 @@ impl<C, R> Channel<C, R> {
 
     /// Everything not taken over and every call under way is reported.
     fn interrupt(&mut self, events: &mut Vec<Event<C, R>>) {
-        for (token, placed) in self.calls.drain() {
-            let maybe_executed = self.out.was_sent(placed);
-            events.push(Event::CallInterrupted { token, maybe_executed });
+        for pending in self.calls.drain() {
+            let maybe_executed = self.out.was_sent(pending.placed);
+            events.push(Event::CallInterrupted { token: pending.token, maybe_executed });
         }
         for receipt in self.out.abandon() {
             events.push(Event::Interrupted { receipt });

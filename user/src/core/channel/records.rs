@@ -206,8 +206,8 @@ impl<C, R> Channel<C, R> {
             }
             Arrived::Answer { call, status, body } => {
                 // An answer to a call that was cancelled meanwhile is nobody's.
-                if let Some((token, _)) = self.calls.remove(call) {
-                    events.push(Event::Answered { token, status, body });
+                if let Some(pending) = self.calls.remove(call) {
+                    events.push(Event::Answered { token: pending.token, status, body });
                 }
             }
             Arrived::Cancelled { call } => events.push(Event::Cancelled { call }),

@@ -8,6 +8,7 @@ use parlor_protocol::identity::InstanceId;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Placed;
 use parlor_protocol::wire::peer::Status;
 
 use super::{Channel, Event, LinkId, Stale, Terms};
@@ -107,7 +108,9 @@ impl Pair {
 
     fn send(&mut self, text: &'static str, receipt: u32) {
         let body = Bytes::from_static(text.as_bytes());
-        self.a.send(None, &body.clone(), || body, Some(receipt), self.now).unwrap();
+        let placed = self.a.send(None, &body.clone(), || body, || None, self.now).unwrap();
+        let Placed::Sequenced(seq) = placed else { panic!("a small message waits for nothing") };
+        assert_eq!(self.a.watch(seq, receipt), None);
     }
 
     fn texts_at_b(&self) -> Vec<&str> {
@@ -256,7 +259,8 @@ fn this_side_restarting_is_noticed_by_the_peer() {
     let mut pair = Pair::new();
     pair.link(1, Rung::Lan).unwrap();
     pair.settle();
-    pair.b.send(None, b"to the old run", Bytes::new, Some(5), pair.now).unwrap();
+    pair.b.send(None, b"to the old run", Bytes::new, || None, pair.now).unwrap();
+    assert_eq!(pair.b.watch(0, 5), None);
     pair.cut(1);
     pair.a = Channel::new(epoch(9, 0), 1 << 20, pair.now);
     pair.link(2, Rung::Lan).unwrap();
@@ -342,4 +346,20 @@ fn a_ping_comes_back_with_its_round_trip_and_rung() {
         _ => None,
     });
     assert_eq!(pong, Some((Rung::Public, Duration::from_millis(30))));
+}
+
+#[test]
+fn a_call_that_takes_too_long_ends_for_its_caller_and_its_callee() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.a.get(Bytes::from_static(b"f"), 300, b"", Bytes::new, 1, pair.now).unwrap();
+    pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 2, pair.now).unwrap();
+    pair.settle();
+    pair.wait(Duration::from_millis(299));
+    assert!(!pair.seen_a.iter().any(|e| matches!(e, Event::CallTimedOut { .. })));
+    pair.wait(Duration::from_millis(1));
+    pair.settle();
+    let timed_out = |e: &Event<u32, u32>| matches!(e, Event::CallTimedOut { token: 1, maybe_executed: true });
+    assert_eq!(pair.seen_a.iter().filter(|e| timed_out(e)).count(), 1);
+    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Cancelled { .. })));
 }
