@@ -316,3 +316,14 @@ fn a_frame_that_has_no_message_or_more_than_one_is_refused() {
     assert!(matches!(ToRoom::decode(&two), Err(FrameError::Decode(codec::DecodeError::Trailing(1)))));
     assert_eq!(ToRoom::decode(b"\x01GET / HTTP/1.1"), Err(FrameError::NoHello));
 }
+
+#[test]
+fn a_frame_as_full_as_may_be_reads_back() {
+    let nets = |count| ToUser::Blacklist(vec!["2001:db8::/32".parse().unwrap(); count]);
+    let most = (CONTROL_FRAME - 1 - 3) / 18;
+    assert_eq!(ToUser::decode(unframe(&nets(most).encode())), Ok(nets(most)));
+    let members = (CONTROL_FRAME - 1 - 3 - 2) / 65;
+    let member = Member { name: "x".repeat(32).parse().unwrap(), identity: PublicIdentity([1; 32]) };
+    let roster = ToUser::Roster(Roster { joined: vec![member; members], left: vec![], complete: false });
+    assert_eq!(ToUser::decode(unframe(&roster.encode())), Ok(roster));
+}

@@ -1,8 +1,8 @@
 //! The one place that turns control messages into bytes and back: bincode 2 with its standard configuration
 //! (little endian, variable-length integers), as `docs/PROTOCOL.md` describes it byte by byte.
 //!
-//! A decoder reads no more than its limit, allocates no more than its limit, and refuses bytes that follow
-//! the value.
+//! A decoder reads no more than its limit, allocates for a claimed length no more than eight times as much (32 KiB
+//! before login), and refuses bytes that follow the value.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
