@@ -210,3 +210,42 @@ async fn goodbye(mut stream: impl AsyncWrite + Unpin) {
         tracing::debug!("the Room did not hear the goodbye");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a session on which the Room sends this and then nothing more.
+    async fn after(messages: &[ToUser]) -> (Ended, Vec<RoomEvent>, Duration) {
+        let (user, mut room) = tokio::io::duplex(4096);
+        let (events, mut received) = mpsc::channel(8);
+        let (pong, _pongs) = mpsc::channel(1);
+        for message in messages {
+            room.write_all(&message.encode()).await.unwrap();
+        }
+        let began = tokio::time::Instant::now();
+        let ended = read(user, VecDeque::new(), &events, pong).await;
+        drop(events);
+        let mut list = Vec::new();
+        while let Some(event) = received.recv().await {
+            list.push(event);
+        }
+        (ended, list, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_says_nothing_for_45_s_is_lost() {
+        let (ended, events, waited) = after(&[ToUser::Pong(1)]).await;
+        assert!(matches!(ended, Ended::Lost(LostReason::Silent)));
+        assert!(events.is_empty());
+        assert_eq!(waited, ROOM_DEAD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_pings_more_than_it_reads_is_no_reason_to_stop_or_to_hoard() {
+        let pings: Vec<ToUser> = (0..100).map(ToUser::Ping).collect();
+        let (ended, events, _) = after(&pings).await;
+        assert!(matches!(ended, Ended::Lost(LostReason::Silent)));
+        assert!(events.is_empty());
+    }
+}
