@@ -14,7 +14,7 @@ use parlor_user::net::room::{
     JoinError, Joined, LostReason, RoomClient, RoomCommand, RoomEvent, RoomFault, RoomOptions,
 };
 use parlor_user::trust::{Distrust, pin_key};
-use support::{Character, FakeRoom, LONG, has_password, options, welcome};
+use support::{Certificate, Character, FakeRoom, LONG, has_password, options, welcome};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -165,10 +165,23 @@ async fn a_room_that_cannot_prove_its_identity_on_this_connection_is_none() {
     let error = refused(options(liar.address())).await;
     assert!(matches!(error, JoinError::Misbehaved { fault: RoomFault::Proof, .. }), "{error}");
     // A middleman that passes another Room's identity on has another key in its certificate.
-    let middle = FakeRoom::start(Character { certificate_seed: Some(8), ..Character::default() }).await;
+    let middle =
+        FakeRoom::start(Character { certificate: Certificate::OfAnotherKey, ..Character::default() }).await;
     let error = refused(options(middle.address())).await;
     assert!(matches!(error, JoinError::Misbehaved { fault: RoomFault::CertificateKey, .. }), "{error}");
     assert!(liar.logins().is_empty() && middle.logins().is_empty());
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_or_without_anybodys_word_ends_in_the_handshake() {
+    for certificate in [Certificate::Stolen, Certificate::OfNobody] {
+        let room = FakeRoom::start(Character { certificate, ..Character::default() }).await;
+        // Even the right fingerprint does not make up for it.
+        let given = room.address().with_fingerprint(room.identity.fingerprint());
+        let error = refused(options(given)).await;
+        assert!(matches!(error, JoinError::Certificate { .. }), "{error}");
+        assert_eq!(room.greeted(), 0);
+    }
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The system refused.
-    #[error("cannot {op} {}: {source}", path.display())]
+    #[error("cannot {op} {}: {source}; see to that, or use another --data directory", path.display())]
     Io {
         /// What was tried.
         op: &'static str,

@@ -2,7 +2,7 @@
 //!
 //! A Room's own certificate is self-signed with its identity key: the handshake's signature, which is always
 //! checked, then proves that key, and [`trust`](crate::trust) says whether it is the right one. Dates and names in such a
-//! certificate say nothing and are not looked at. Any other certificate must be one that this
+//! certificate say nothing and are not looked at. Any other certificate (of a key that is not Ed25519) must be one that this
 //! machine's authorities vouch for. In both cases the Room proves its identity again over the connection's
 //! exporter, in its `HelloReply`.
 
@@ -110,7 +110,10 @@ impl ServerCertVerifier for RoomVerifier {
         self.authorities
             .get_or_init(|| rustls_platform_verifier::Verifier::new(Arc::clone(&self.provider)))
             .as_ref()
-            .map_err(Clone::clone)?
+            .map_err(|error| {
+                let why = rustls::OtherError(Arc::new(error.clone()));
+                rustls::Error::InvalidCertificate(CertificateError::Other(why))
+            })?
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 

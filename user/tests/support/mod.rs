@@ -38,8 +38,8 @@ pub type Verdict = Box<dyn FnMut(&Login) -> ToUser + Send>;
 pub struct Character {
     /// The seed of its identity.
     pub seed: u8,
-    /// The seed of the key in its certificate, if it is not its identity's.
-    pub certificate_seed: Option<u8>,
+    /// What it shows in the TLS handshake.
+    pub certificate: Certificate,
     /// Whether its proof is over this connection.
     pub honest_proof: bool,
     /// Whether names are accounts.
@@ -50,11 +50,24 @@ pub struct Character {
     pub verdict: Verdict,
 }
 
+/// What a Room shows in the TLS handshake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Certificate {
+    /// A certificate of its identity's key.
+    Own,
+    /// A certificate of another Ed25519 key.
+    OfAnotherKey,
+    /// A certificate of its identity's key, without having that key.
+    Stolen,
+    /// A self-signed certificate of another kind of key.
+    OfNobody,
+}
+
 impl Default for Character {
     fn default() -> Self {
         Self {
             seed: 1,
-            certificate_seed: None,
+            certificate: Certificate::Own,
             honest_proof: true,
             accounts: false,
             room_password: false,
@@ -210,7 +223,7 @@ async fn serve(
     greeted: Arc<Mutex<u32>>,
     welcomed: mpsc::Sender<FakeSession>,
 ) {
-    let acceptor = acceptor(character.certificate_seed.unwrap_or(character.seed));
+    let acceptor = acceptor(character.certificate, character.seed);
     loop {
         let (tcp, _) = listener.accept().await.unwrap();
         let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
@@ -273,22 +286,41 @@ async fn write(stream: &mut TlsStream<TcpStream>, message: &ToUser) -> std::io::
     stream.flush().await
 }
 
-fn acceptor(seed: u8) -> TlsAcceptor {
+fn acceptor(certificate: Certificate, seed: u8) -> TlsAcceptor {
+    let own = ed25519(seed);
+    let other = ed25519(seed ^ 0xff);
+    let (shown, signing) = match certificate {
+        Certificate::Own => (&own, &own),
+        Certificate::OfAnotherKey => (&other, &other),
+        Certificate::Stolen => (&own, &other),
+        Certificate::OfNobody => {
+            let key = &rcgen::KeyPair::generate().unwrap();
+            return acceptor_of(key, key);
+        }
+    };
+    acceptor_of(shown, signing)
+}
+
+fn ed25519(seed: u8) -> rcgen::KeyPair {
     // PKCS #8 of an Ed25519 key (RFC 8410 section 7).
-    let mut der =
-        vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-    der.extend([seed; 32]);
-    let der = PrivatePkcs8KeyDer::from(der);
-    let key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).unwrap();
+    const HEAD: [u8; 16] =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let der = PrivatePkcs8KeyDer::from([HEAD.as_slice(), &[seed; 32]].concat());
+    rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519).unwrap()
+}
+
+fn acceptor_of(shown: &rcgen::KeyPair, signing: &rcgen::KeyPair) -> TlsAcceptor {
     let certificate =
-        rcgen::CertificateParams::new(vec!["room".to_owned()]).unwrap().self_signed(&key).unwrap();
+        rcgen::CertificateParams::new(vec!["room".to_owned()]).unwrap().self_signed(shown).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing.serialize_der()));
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let certified = rustls::sign::CertifiedKey::new(vec![certificate.der().clone()], key);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(der))
-        .unwrap();
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
