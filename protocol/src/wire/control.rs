@@ -1,7 +1,7 @@
 //! Control messages between a user and the Room, inside TLS 1.3.
 //!
 //! A frame is `length: u32` (little endian; of what follows), `kind: u8`, and the message's fields as
-//! [`codec`](super::codec) writes them. [`Hello`] and its two answers never change their layout, so that
+//! [`codec`] writes them. [`Hello`] and its two answers never change their layout, so that
 //! versions that share nothing else can still refuse each other in words.
 //!
 //! ```text
