@@ -84,6 +84,24 @@ fn two_ends_that_were_told_different_things_do_not_meet() {
 }
 
 #[test]
+fn a_responder_finds_the_rung_among_those_it_was_offered() {
+    let pair = Pair::new(Cipher::ChaChaPoly);
+    let (initiator, first) =
+        Initiator::start(HandshakeSetup { rung: Rung::Public, ..pair.foo() }, b"x").unwrap();
+    let offered = [Rung::SameHost, Rung::Lan, Rung::Public];
+    let (rung, payload, pending) = Responder::answer_any(pair.bar(), &offered, &first).unwrap();
+    assert_eq!((rung, payload.as_slice()), (Rung::Public, b"x".as_slice()));
+    assert!(initiator.finish(&pending.reply(b"y").unwrap().0).is_ok());
+    for others in [&offered[..2], &[]] {
+        let refused = Responder::answer_any(pair.bar(), others, &first).err();
+        assert_eq!(refused, Some(HandshakeError::NotAuthentic));
+    }
+    let clear = Pair::new(Cipher::Cleartext);
+    let refused = Responder::answer_any(clear.bar(), &[Rung::Relay], &first).err();
+    assert_eq!(refused, Some(HandshakeError::CleartextRung(Rung::Relay)));
+}
+
+#[test]
 fn names_that_differ_in_case_only_are_no_difference() {
     let (pair, mut other) = (Pair::new(Cipher::ChaChaPoly), Pair::new(Cipher::ChaChaPoly));
     other.introduction.asker.name = "FOO".parse().unwrap();

@@ -185,6 +185,30 @@ impl Responder {
         }
         Ok((payload, ResponderPending { state, cipher }))
     }
+
+    /// Reads message 1 of a link that may be on any of these rungs, and returns which it is: a direct link does
+    /// not say its rung, and where it comes from does not tell it reliably. `setup.rung` is not looked at. A
+    /// rung that does not fit costs one multiplication on the curve.
+    pub fn answer_any(
+        setup: HandshakeSetup<'_>,
+        rungs: &[Rung],
+        message: &[u8],
+    ) -> Result<(Rung, Vec<u8>, ResponderPending), HandshakeError> {
+        let HandshakeSetup { introduction, local, local_name, initiator, ephemeral, .. } = setup;
+        let mut refused = HandshakeError::NotAuthentic;
+        for &rung in rungs {
+            // The ephemeral key is not drawn before `reply`, which happens on one rung.
+            let ephemeral = ephemeral.clone();
+            let setup = HandshakeSetup { introduction, local, local_name, initiator, rung, ephemeral };
+            match Self::answer(setup, message) {
+                Ok((payload, pending)) => return Ok((rung, payload, pending)),
+                Err(HandshakeError::NotAuthentic) => {}
+                Err(error @ HandshakeError::CleartextRung(_)) => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
+    }
 }
 
 /// The responder, message 1 read and message 2 not yet written.
