@@ -3,8 +3,8 @@
 //! - A fingerprint in the address decides alone, and is remembered.
 //! - Else a key remembered for this address must be shown again, whoever vouches for another.
 //! - Else, at first sight: a loopback address is believed, and so is a certificate that this machine's
-//!   authorities vouch for, and any key at all if the user asked to trust on first use. All of these are remembered before
-//!   anything secret is sent.
+//!   authorities vouch for, and any key at all if the user asked to trust on first use. All of these are
+//!   remembered before anything secret is sent.
 //! - Else nothing is sent.
 
 use parlor_protocol::address::{Host, RoomAddress};
@@ -24,8 +24,8 @@ pub struct Seen {
 pub enum Trust {
     /// It is the one that was expected.
     Believe,
-    /// It is believed and to be remembered before anything else is said. `first_use` is true if nothing but its own word
-    /// spoke for it.
+    /// It is believed and to be remembered before anything else is said. `first_use` is true if nothing but
+    /// its own word spoke for it.
     BelieveAndPin {
         /// True if the key was trusted because it was the first one seen.
         first_use: bool,
@@ -39,8 +39,8 @@ pub enum Trust {
 pub enum Distrust {
     /// Nothing says that this key is the Room's.
     #[error(
-        "the Room at {address} is not known here: compare {seen} with the fingerprint that the Room printed, then \
-         use the address {} (or --tofu to trust what it shows now)",
+        "the Room at {address} is not known here: compare {seen} with the fingerprint that the Room \
+         printed, then use the address {} (or --tofu to trust what it shows now)",
         address.clone().with_fingerprint(*seen)
     )]
     Unknown {
@@ -51,8 +51,8 @@ pub enum Distrust {
     },
     /// It shows another key than the address says or than it showed before.
     #[error(
-        "the Room at {address} shows the key {seen} where {expected} was expected: somebody may be in between, so nothing was \
-         sent; if its operator confirms the new key, use the address {}",
+        "the Room at {address} shows the key {seen} where {expected} was expected: somebody may be in \
+         between, so nothing was sent; if its operator confirms the new key, use the address {}",
         address.clone().with_fingerprint(*seen)
     )]
     Changed {

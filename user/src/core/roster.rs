@@ -1,9 +1,9 @@
 //! Who is online, as the Room said last.
 //!
-//! The list survives the loss of the Room: it is then what was true, and [`Members::is_current`] says so. After a
-//! new login the Room's whole list replaces it, and what differs comes out as the same changes that the Room
-//! would have reported one by one. A name that comes back with another key left and joined: nobody takes
-//! one program for another.
+//! The list survives the loss of the Room: it is then what was true, and [`Members::is_current`] says so.
+//! After a new login the Room's whole list replaces it, and what differs comes out as the same changes that
+//! the Room would have reported one by one. A name that comes back with another key left and joined: nobody
+//! takes one program for another.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! Small text files that are whole or refused.
 //!
-//! A file is written beside its place, flushed to the disk and renamed, and the directory is flushed after it, so that
-//! a crash leaves the old text or the new one. Its last line is a checksum: text that was cut short
-//! or changed by another hand is named and refused, never half believed. Several programs may share
-//! the directory: who changes a file holds the lock of the directory from reading to writing.
+//! A file is written beside its place, flushed to the disk and renamed, and the directory is flushed after
+//! it, so that a crash leaves the old text or the new one. Its last line is a checksum: text that was cut
+//! short or changed by another hand is named and refused, never half believed. Several programs may share the
+//! directory: who changes a file holds the lock of the directory from reading to writing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};

@@ -1,6 +1,6 @@
-//! Introductions kept for the time when the Room is down. They tell who talks to whom, so they are
-//! encrypted at rest under a key that only the identity's seed gives; the name of the file is bound in, so that
-//! one cannot be put in the place of another.
+//! Introductions kept for the time when the Room is down. They tell who talks to whom, so they are encrypted
+//! at rest under a key that only the identity's seed gives; the name of the file is bound in, so that one
+//! cannot be put in the place of another.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};

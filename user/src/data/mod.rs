@@ -8,8 +8,9 @@
 //! ROOM/introductions_NAME.toml      introductions to peers, encrypted under the identity
 //! ```
 //!
-//! `ROOM` is the Room's fingerprint and `NAME` a user name in lower case. Every file is whole or refused; several
-//! programs may share the directory. All functions may wait for the disk: call them where a thread may block.
+//! `ROOM` is the Room's fingerprint and `NAME` a user name in lower case. Every file is whole or refused;
+//! several programs may share the directory. All functions may wait for the disk: call them where a thread
+//! may block.
 
 mod files;
 mod introductions;
@@ -59,7 +60,10 @@ pub enum DataError {
         why: String,
     },
     /// A file of another version of this program.
-    #[error("{} has version {version}, this program reads version {VERSION}: use the program that wrote it", path.display())]
+    #[error(
+        "{} has version {version}, this program reads version {VERSION}: use the program that wrote it",
+        path.display()
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -153,8 +157,8 @@ impl DataDir {
         Self { files: Arc::new(Files::Memory(Mutex::default())) }
     }
 
-    /// The directory used unless told otherwise: `$XDG_STATE_HOME/parlor`, else `~/.local/state/parlor`. `env` reads an
-    /// environment variable.
+    /// The directory used unless told otherwise: `$XDG_STATE_HOME/parlor`, else `~/.local/state/parlor`.
+    /// `env` reads an environment variable.
     pub fn default_path(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, DataError> {
         // The XDG base directory specification says to ignore a path that is not absolute.
         let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -199,7 +203,8 @@ impl DataDir {
         }
     }
 
-    /// The Room key believed at an address; `address` is what [`trust::pin_key`](crate::trust::pin_key) made of it.
+    /// The Room key believed at an address; `address` is what [`trust::pin_key`](crate::trust::pin_key) made
+    /// of it.
     pub fn room_pin(&self, address: &str) -> Result<Option<Fingerprint>, DataError> {
         Ok(self.read::<RoomsFile>(ROOMS)?.and_then(|file| file.rooms.get(address).copied()))
     }

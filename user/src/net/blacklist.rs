@@ -23,8 +23,8 @@ impl Blacklist {
     }
 }
 
-/// What an entry acts on: a v4 range mapped into v6 is the v4 range, and a single v6 address stands for its /64, as one
-/// host has all of it.
+/// What an entry acts on: a v4 range mapped into v6 is the v4 range, and a single v6 address stands for its
+/// /64, as one host has all of it.
 fn effective(net: IpNet) -> IpNet {
     const MAPPED_BITS: u8 = 96;
     const V6_HOST_BITS: u8 = 64;

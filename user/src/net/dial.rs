@@ -1,5 +1,5 @@
-//! Connections this user opens: to a peer, to the Room's relay, and to the first of several addresses that answers.
-//! None goes to an address on the blacklist.
+//! Connections this user opens: to a peer, to the Room's relay, and to the first of several addresses that
+//! answers. None goes to an address on the blacklist.
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,8 +39,8 @@ pub enum RelayError {
     TimedOut,
 }
 
-/// Connects to a peer's listener and says which introduction the link is for. The handshake's first message is
-/// the caller's to send.
+/// Connects to a peer's listener and says which introduction the link is for. The handshake's first message
+/// is the caller's to send.
 pub async fn dial(
     address: SocketAddr,
     introduction: IntroductionId,
@@ -55,8 +55,8 @@ pub async fn dial(
     dialed.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Connects to the Room's relay and waits there for the peer. `room` are addresses of the Room's port, the one
-/// the control connection uses first. After success every byte is the peer's.
+/// Connects to the Room's relay and waits there for the peer. `room` are addresses of the Room's port, the
+/// one the control connection uses first. After success every byte is the peer's.
 pub async fn dial_relay(
     room: &[SocketAddr],
     token: &RelayToken,
@@ -74,8 +74,8 @@ pub async fn dial_relay(
     linked.await.unwrap_or(Err(RelayError::TimedOut))
 }
 
-/// Connects to the first of `addresses` that answers: each gets a head start of 250 ms before the next, less if it fails
-/// sooner (RFC 8305 in small). The error is the last one. Has no deadline of its own.
+/// Connects to the first of `addresses` that answers: each gets a head start of 250 ms before the next, less
+/// if it fails sooner (RFC 8305 in small). The error is the last one. Has no deadline of its own.
 pub async fn connect_any(addresses: &[SocketAddr], blacklist: &Blacklist) -> io::Result<TcpStream> {
     let mut waiting = addresses.iter();
     let mut trying = FuturesUnordered::new();

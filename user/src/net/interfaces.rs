@@ -39,8 +39,8 @@ impl Reachability {
     }
 }
 
-/// The addresses of this machine's interfaces that are up and that others may reach: no loopback, and no link-local v6
-/// address, which means nothing without its interface. Private v4 addresses come first; at most
+/// The addresses of this machine's interfaces that are up and that others may reach: no loopback, and no
+/// link-local v6 address, which means nothing without its interface. Private v4 addresses come first; at most
 /// [`CANDIDATES`].
 pub fn addresses() -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = system_addresses().into_iter().filter(|ip| is_candidate(*ip)).collect();
@@ -121,8 +121,8 @@ fn system_addresses() -> Vec<IpAddr> {
         .collect()
 }
 
-/// What is the same for two programs if and only if they share this boot of this machine and its network stack: what
-/// one binds on loopback the other reaches there.
+/// What is the same for two programs if and only if they share this boot of this machine and its network
+/// stack: what one binds on loopback the other reaches there.
 #[cfg(target_os = "linux")]
 fn machine_facts() -> Vec<u8> {
     use std::os::unix::fs::MetadataExt as _;

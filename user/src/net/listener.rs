@@ -1,9 +1,9 @@
 //! The user's TCP listener, where peers dial in and the Room checks the address.
 //!
-//! The first byte of a connection tells what it is. A check is answered here; a link is handed on with the id of its
-//! introduction, and nothing of it is believed yet. Everything else, everything slow and every address
-//! on the blacklist is dropped without an answer. At most [`LINK_HANDSHAKES`] connections are between accept and the end of
-//! their handshake: an [`Arrival`] holds its place until it is dropped.
+//! The first byte of a connection tells what it is. A check is answered here; a link is handed on with the id
+//! of its introduction, and nothing of it is believed yet. Everything else, everything slow and every address
+//! on the blacklist is dropped without an answer. At most [`LINK_HANDSHAKES`] connections are between accept
+//! and the end of their handshake: an [`Arrival`] holds its place until it is dropped.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -51,7 +51,8 @@ pub enum ListenError {
     },
 }
 
-/// The key with which the Room's checks are answered: the one from the last `Welcome`. Without one checks are dropped.
+/// The key with which the Room's checks are answered: the one from the last `Welcome`. Without one checks are
+/// dropped.
 pub type CheckKey = Arc<ArcSwapOption<[u8; 32]>>;
 
 /// A link that a peer opened, before its handshake.
@@ -100,8 +101,8 @@ impl Listener {
         self.port
     }
 
-    /// Accepts until `stop` is cancelled, and hands links to `arrivals`. A link for which there is no room there is
-    /// dropped: its peer tries again or on another rung.
+    /// Accepts until `stop` is cancelled, and hands links to `arrivals`. A link for which there is no room
+    /// there is dropped: its peer tries again or on another rung.
     pub async fn run(
         self,
         arrivals: mpsc::Sender<Arrival>,
@@ -184,7 +185,8 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A port whose last connections still linger can be listened on again. On Windows it would allow two listeners.
+    // A port whose last connections still linger can be listened on again. On Windows it would allow two
+    // listeners.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;

@@ -1,13 +1,13 @@
 //! The control connection to the Room.
 //!
-//! [`RoomClient::join`] reaches the Room, believes it or stops (see [`trust`](crate::trust)), and only then says who
-//! it is. From then on a task keeps the connection: what the Room says comes out as [`RoomEvent`]s, what
-//! the user wants goes in as [`RoomCommand`]s. When the Room is lost the task reports it once and comes back by itself,
-//! with waits that [`Backoff`](crate::core::reconnect::Backoff) draws; a refusal that waiting does not change ends
-//! it. The instance id stays the same, so that the Room replaces the old connection without asking.
+//! [`RoomClient::join`] reaches the Room, believes it or stops (see [`trust`](crate::trust)), and only then
+//! says who it is. From then on a task keeps the connection: what the Room says comes out as [`RoomEvent`]s,
+//! what the user wants goes in as [`RoomCommand`]s. When the Room is lost the task reports it once and comes
+//! back by itself, with waits that [`Backoff`] draws; a refusal that waiting does not change ends it. The
+//! instance id stays the same, so that the Room replaces the old connection without asking.
 //!
-//! Both queues are bounded. Events that nobody takes hold the reading of the connection up, never its writing, so that a user
-//! that waits for room in the command queue cannot wait for ever.
+//! Both queues are bounded. Events that nobody takes hold the reading of the connection up, never its
+//! writing, so that a user that waits for room in the command queue cannot wait for ever.
 
 mod connect;
 mod error;

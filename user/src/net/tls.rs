@@ -1,10 +1,10 @@
 //! TLS to the Room: version 1.3 only, and two kinds of certificate.
 //!
 //! A Room's own certificate is self-signed with its identity key: the handshake's signature, which is always
-//! checked, then proves that key, and [`trust`](crate::trust) says whether it is the right one. Dates and names in such a
-//! certificate say nothing and are not looked at. Any other certificate (of a key that is not Ed25519) must be one that this
-//! machine's authorities vouch for. In both cases the Room proves its identity again over the connection's
-//! exporter, in its `HelloReply`.
+//! checked, then proves that key, and [`trust`](crate::trust) says whether it is the right one. Dates and
+//! names in such a certificate say nothing and are not looked at. Any other certificate (of a key that is not
+//! Ed25519) must be one that this machine's authorities vouch for. In both cases the Room proves its identity
+//! again over the connection's exporter, in its `HelloReply`.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -65,7 +65,8 @@ pub fn exporter_of(connection: &ClientConnection) -> Result<[u8; 32], rustls::Er
 pub enum HandshakeFailure {
     /// The server turned this client away (alert `access_denied`).
     TurnedAway,
-    /// The certificate is neither of a Parlor Room's own making nor one that this machine's authorities vouch for.
+    /// The certificate is neither of a Parlor Room's own making nor one that this machine's authorities vouch
+    /// for.
     Certificate(CertificateError),
     /// The server does not speak TLS 1.3 as Rooms do.
     NotTls,

@@ -1,4 +1,5 @@
-//! A Room of a test's own: it speaks real TLS and real frames, does what the test says, and writes down what it heard.
+//! A Room of a test's own: it speaks real TLS and real frames, does what the test says, and writes down what
+//! it heard.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

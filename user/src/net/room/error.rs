@@ -25,7 +25,8 @@ pub enum JoinError {
     Distrusted(#[from] Distrust),
     /// The Room's certificate is not its own and no authority of this machine vouches for it.
     #[error(
-        "the certificate of the Room at {address} is not accepted ({why}): it must be the Room's own, or one that this machine's authorities vouch for"
+        "the certificate of the Room at {address} is not accepted ({why}): it must be the Room's own, \
+         or one that this machine's authorities vouch for"
     )]
     Certificate {
         /// The Room.
@@ -35,7 +36,8 @@ pub enum JoinError {
     },
     /// The Room turned this address away before it heard anything.
     #[error(
-        "the Room at {address} turns this address away: it is banned or has too many connections; ask the Room's operator"
+        "the Room at {address} turns this address away: it is banned or has too many connections; \
+         ask the Room's operator"
     )]
     TurnedAway {
         /// The Room.

@@ -178,7 +178,8 @@ impl Membership {
         same.then(|| ticket.secret.clone())
     }
 
-    /// What shows that the name is this user's, besides a ticket. Sends no password to a Room that wants none.
+    /// What shows that the name is this user's, besides a ticket. Sends no password to a Room that wants
+    /// none.
     fn without_ticket(&self, hello: &HelloReply) -> Result<Credentials, JoinError> {
         if hello.room_password && self.options.room_password.is_none() {
             return Err(JoinError::Refused(LoginRefusal::RoomPassword));
@@ -275,7 +276,8 @@ async fn on_disk<T: Send + 'static>(
     })?)
 }
 
-/// 8 bits that tell most pairs of passwords from others; keyed with the ticket, so that equal passwords differ.
+/// 8 bits that tell most pairs of passwords from others; keyed with the ticket, so that equal passwords
+/// differ.
 fn password_tag(ticket: &TicketSecret, password: Option<&Secret>, room_password: Option<&Secret>) -> u8 {
     let mut hasher = blake3::Hasher::new_keyed(&ticket.0);
     for secret in [password, room_password] {
