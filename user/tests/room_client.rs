@@ -15,6 +15,7 @@ use parlor_user::net::room::{
 };
 use parlor_user::trust::{Distrust, pin_key};
 use support::{Certificate, Character, FakeRoom, LONG, has_password, options, welcome};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -188,12 +189,21 @@ async fn a_certificate_without_its_key_or_without_anybodys_word_ends_in_the_hand
 async fn what_is_no_room_gets_a_sentence_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = parlor_protocol::address::RoomAddress::from_socket(listener.local_addr().unwrap());
+    // A Room tells a banned address so with a TLS alert, access_denied.
+    let turn_away = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49]).await.unwrap();
+        // Closing with bytes unread would cut the alert off.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let (error, ()) = tokio::join!(refused(options(address.clone())), turn_away);
+    assert!(matches!(error, JoinError::TurnedAway { .. }), "{error}");
     let hang_up = async {
         drop(listener.accept().await.unwrap());
         drop(listener);
     };
     let (error, ()) = tokio::join!(refused(options(address.clone())), hang_up);
-    assert!(matches!(error, JoinError::TurnedAway { .. }), "{error}");
+    assert!(matches!(error, JoinError::HungUp { .. }), "{error}");
     let error = refused(options(address)).await;
     assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("Room is running"), "{error}");

@@ -114,8 +114,7 @@ fn handshake_error(address: &RoomAddress, error: io::Error) -> JoinError {
         Some(HandshakeFailure::TurnedAway) => JoinError::TurnedAway { address },
         Some(HandshakeFailure::Certificate(why)) => JoinError::Certificate { address, why: why.to_string() },
         Some(HandshakeFailure::NotTls) => JoinError::Misbehaved { address, fault: RoomFault::NotTls },
-        // A Room drops banned addresses before TLS.
-        None if frames::is_end(&error) => JoinError::TurnedAway { address },
+        None if frames::is_end(&error) => JoinError::HungUp { address },
         None => JoinError::Unreachable { address, source: error },
     }
 }

@@ -34,12 +34,18 @@ pub enum JoinError {
         /// What is wrong with it.
         why: String,
     },
-    /// The Room turned this address away before it heard anything.
-    #[error(
-        "the Room at {address} turns this address away: it is banned or has too many connections; \
-         ask the Room's operator"
-    )]
+    /// The Room says, before it hears anything, that this address is banned.
+    #[error("the Room at {address} has banned this address; ask its operator")]
     TurnedAway {
+        /// The Room.
+        address: RoomAddress,
+    },
+    /// The connection was closed before anything was said.
+    #[error(
+        "the Room at {address} closed the connection at once: it may be stopping, or have too many connections \
+         from here; try again soon"
+    )]
+    HungUp {
         /// The Room.
         address: RoomAddress,
     },
@@ -111,6 +117,7 @@ impl JoinError {
             JoinError::Ended(closing) => ends_for_good(closing),
             JoinError::Distrusted(_) | JoinError::Certificate { .. } | JoinError::Tls(_) => true,
             JoinError::TurnedAway { .. }
+            | JoinError::HungUp { .. }
             | JoinError::Unreachable { .. }
             | JoinError::Timeout { .. }
             | JoinError::Misbehaved { .. }
