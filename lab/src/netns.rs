@@ -13,6 +13,7 @@ mod router;
 mod topology;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -40,7 +41,7 @@ pub struct Lab {
     namespaces: Vec<String>,
 }
 
-/// A new laboratory, or `None` after saying on stdout why this test is skipped.
+/// A new laboratory, or `None` after saying on stderr why this test is skipped.
 ///
 /// With `PARLOR_LAB=required` in the environment a missing laboratory is an error, so that a machine that is
 /// meant to run these tests cannot skip them unseen.
@@ -51,10 +52,15 @@ pub fn or_skip() -> Result<Option<Lab>> {
             let why = why.lines().collect::<Vec<_>>().join(" ");
             let required = std::env::var_os("PARLOR_LAB").is_some_and(|value| value == "required");
             ensure!(!required, "PARLOR_LAB=required, but {why}");
-            println!("skipped: {why}");
+            say_skipped(&why);
             Ok(None)
         }
     }
+}
+
+/// Says on stderr why a test is skipped, where the test harness does not hide it.
+pub fn say_skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 impl Lab {

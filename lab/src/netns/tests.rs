@@ -138,7 +138,7 @@ fn twins_reach_the_room_though_their_networks_look_alike() {
 fn a_capture_holds_every_byte_that_passed_and_none_that_did_not() {
     let Some(lab) = lab() else { return };
     if let Err(why) = Capture::available() {
-        println!("skipped: {why}");
+        say_skipped(&why);
         return;
     }
     let lan = Lan::build(lab).unwrap();
