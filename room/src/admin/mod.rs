@@ -210,3 +210,6 @@ pub struct AdminCall {
     /// Where the answer goes.
     pub reply: oneshot::Sender<AdminResponse>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
-//! The configuration of the daemon.
+//! The configuration of the daemon: file, then environment, then flags, then the check of the whole.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use super::RoomConfig;
+use super::file::{self, parse_listen};
+use super::{RoomConfig, parse_net};
 
 /// What `parlor-room run` was told on its command line.
 #[derive(Debug, Clone, Default)]
@@ -27,15 +30,39 @@ pub struct RunFlags {
 pub struct DaemonConfig {
     /// The Room's.
     pub room: RoomConfig,
-    /// What is logged, as tracing-subscriber's filters are written: `info`, `parlor_room=debug`.
+    /// What is logged, as tracing-subscriber's filters are written: `info`, `info,parlor_room=debug`.
     pub log: String,
     /// Whether ready lines and logs are JSON.
     pub json: bool,
 }
 
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self { room: RoomConfig::default(), log: "info".to_owned(), json: false }
+    }
+}
+
 /// Why a configuration cannot be used. The operator's move.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {why}; check --config and PARLOR_ROOM_CONFIG", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A field has a value that cannot be.
+    #[error("{place}: {field}: {why}")]
+    Field {
+        /// Where it was said.
+        place: Place,
+        /// The field, as it is written there.
+        field: String,
+        /// What is wrong with it and what to do.
+        why: String,
+    },
     /// Everybody on the network could enter.
     #[error(
         "listen: everybody who reaches {address} could enter this Room, because it has no accounts and no room \
@@ -45,6 +72,207 @@ pub enum ConfigError {
         /// The address beyond loopback.
         address: SocketAddr,
     },
+    /// Nothing says where the data directory is.
+    #[error("there is no place for the data directory, because neither XDG_STATE_HOME nor HOME is set: give --data DIR")]
+    NoDataDirectory,
+}
+
+/// Where a field was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the configuration file.
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// In an environment variable.
+    Environment,
+    /// In the whole of file, environment and flags.
+    Whole,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line { path, line } => write!(f, "{}, line {line}", path.display()),
+            Place::Environment => f.write_str("environment"),
+            Place::Whole => f.write_str("configuration"),
+        }
+    }
+}
+
+impl DaemonConfig {
+    /// Reads the file (`file`, else the one that `PARLOR_ROOM_CONFIG` names, else none), then the environment, then the
+    /// flags; the later wins. Then checks the whole. The data directory of the result is always set.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Fn(&str) -> Option<String>,
+        flags: &RunFlags,
+    ) -> Result<DaemonConfig, ConfigError> {
+        let env = |name: &str| env(name).filter(|value| !value.trim().is_empty());
+        let mut config = DaemonConfig::default();
+        let from_env = env("PARLOR_ROOM_CONFIG").map(PathBuf::from);
+        if let Some(path) = file.or(from_env.as_deref()) {
+            file::apply(&mut config, path)?;
+        }
+        apply_environment(&mut config, &Environment { get: &env })?;
+        apply_flags(&mut config, flags)?;
+        if config.room.data.is_none() {
+            config.room.data = Some(data_directory(env).ok_or(ConfigError::NoDataDirectory)?);
+        }
+        check(&config.room)?;
+        Ok(config)
+    }
+}
+
+/// Every key of the file has a variable: its name in capitals after `PARLOR_ROOM_`, a table's name before it.
+/// Accounts have none, because there can be many and each has a name of its own.
+fn apply_environment(config: &mut DaemonConfig, env: &Environment<'_>) -> Result<(), ConfigError> {
+    let room = &mut config.room;
+    env.list("LISTEN", &mut room.listen, parse_listen)?;
+    env.list("BLACKLIST", &mut room.blacklist, |text| parse_net(text).map_err(|error| error.to_string()))?;
+    env.read("DATA", |text| Ok(room.data = Some(text.into())))?;
+    env.flag("OPEN", &mut room.open)?;
+    env.flag("ALLOW_UNENCRYPTED", &mut room.allow_unencrypted)?;
+    env.flag("JSON", &mut config.json)?;
+    env.read("LOG", |text| {
+        check_log(text)?;
+        Ok(config.log = text.to_owned())
+    })?;
+    env.read("ROOM_PASSWORD", |text| {
+        Ok(room.room_password = Some(text.parse().map_err(|error: crate::password::HashError| error.to_string())?))
+    })?;
+    let relay = &mut room.limits.relay;
+    env.flag("RELAY_ENABLED", &mut relay.enabled)?;
+    env.number("RELAY_PAIRS_PER_USER", &mut relay.pairs_per_user)?;
+    env.number("RELAY_RATE", &mut relay.rate)?;
+    env.number("RELAY_BURST", &mut relay.burst)?;
+    let limits = &mut room.limits;
+    env.number("LIMITS_MAX_USERS", &mut limits.max_users)?;
+    env.flag("LIMITS_PENALTIES", &mut limits.penalties)?;
+    let mut bans = limits.ban_forever_after.unwrap_or_default();
+    env.number("LIMITS_BAN_FOREVER_AFTER", &mut bans)?;
+    if env.text("LIMITS_BAN_FOREVER_AFTER").is_some() {
+        limits.ban_forever_after = Some(bans);
+    }
+    env.number("LIMITS_BCRYPT_THREADS", &mut limits.bcrypt_threads)?;
+    env.number("LIMITS_BCRYPT_QUEUE", &mut limits.bcrypt_queue)
+}
+
+fn apply_flags(config: &mut DaemonConfig, flags: &RunFlags) -> Result<(), ConfigError> {
+    if !flags.listen.is_empty() {
+        config.room.listen.clone_from(&flags.listen);
+    }
+    if let Some(data) = &flags.data {
+        config.room.data = Some(data.clone());
+    }
+    if let Some(log) = &flags.log {
+        check_log(log).map_err(|why| whole("--log", why))?;
+        config.log.clone_from(log);
+    }
+    config.room.open |= flags.open;
+    config.room.allow_unencrypted |= flags.allow_unencrypted;
+    config.json |= flags.json;
+    Ok(())
+}
+
+/// What no single place can see.
+fn check(room: &RoomConfig) -> Result<(), ConfigError> {
+    if room.listen.is_empty() {
+        return Err(whole("listen", "the list is empty: name an address such as 127.0.0.1:2428".to_owned()));
+    }
+    for (at, address) in room.listen.iter().enumerate() {
+        if address.port() != 0 && room.listen[..at].contains(address) {
+            return Err(whole("listen", format!("{address} stands there twice: remove one")));
+        }
+    }
+    let limits = &room.limits;
+    for (field, value) in [
+        ("limits.max_users", limits.max_users),
+        ("limits.bcrypt_threads", limits.bcrypt_threads),
+        ("limits.bcrypt_queue", limits.bcrypt_queue),
+        ("relay.pairs_per_user", limits.relay.pairs_per_user),
+    ] {
+        if value == 0 {
+            return Err(whole(field, "0 would let nobody in: give 1 or more".to_owned()));
+        }
+    }
+    if limits.ban_forever_after == Some(0) {
+        return Err(whole("limits.ban_forever_after", "give 1 or more, or leave it out for never".to_owned()));
+    }
+    let relay = &limits.relay;
+    if relay.enabled && relay.rate > 0 && relay.burst < SMALLEST_BURST {
+        let why = format!("{} is less than one buffer: give {SMALLEST_BURST} bytes or more", relay.burst);
+        return Err(whole("relay.burst", why));
+    }
+    Ok(())
+}
+
+/// A relay reads into one buffer at a time, so a burst below its size would never let it through.
+const SMALLEST_BURST: u64 = parlor_protocol::limits::RELAY_BUFFER as u64;
+
+fn whole(field: &str, why: String) -> ConfigError {
+    ConfigError::Field { place: Place::Whole, field: field.to_owned(), why }
+}
+
+/// A level or a filter. A lone word that is no level would read as a target and silence everything.
+pub(super) fn check_log(text: &str) -> Result<(), String> {
+    let level = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| text.eq_ignore_ascii_case(l));
+    let filter = text.contains('=') && tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
+    if level || filter {
+        return Ok(());
+    }
+    Err(format!(
+        "{text:?} is none of off, error, warn, info, debug, trace, and no filter such as info,parlor_room=debug"
+    ))
+}
+
+struct Environment<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Environment<'_> {
+    fn text(&self, key: &str) -> Option<String> {
+        (self.get)(&format!("PARLOR_ROOM_{key}"))
+    }
+
+    fn read(&self, key: &str, take: impl FnOnce(&str) -> Result<(), String>) -> Result<(), ConfigError> {
+        let Some(text) = self.text(key) else { return Ok(()) };
+        take(text.trim()).map_err(|why| ConfigError::Field {
+            place: Place::Environment,
+            field: format!("PARLOR_ROOM_{key}"),
+            why,
+        })
+    }
+
+    fn list<T>(
+        &self,
+        key: &str,
+        into: &mut Vec<T>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<(), ConfigError> {
+        self.read(key, |text| Ok(*into = text.split(',').map(parse).collect::<Result<_, _>>()?))
+    }
+
+    fn flag(&self, key: &str, into: &mut bool) -> Result<(), ConfigError> {
+        self.read(key, |text| {
+            *into = match text.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => true,
+                "false" | "0" | "no" | "off" => false,
+                _ => return Err(format!("{text:?} is neither true nor false")),
+            };
+            Ok(())
+        })
+    }
+
+    fn number<T: FromStr<Err = std::num::ParseIntError>>(&self, key: &str, into: &mut T) -> Result<(), ConfigError> {
+        self.read(key, |text| {
+            *into = text.parse().map_err(|error| format!("{text:?} is no number that fits: {error}"))?;
+            Ok(())
+        })
+    }
 }
 
 /// The data directory when none is configured: `$XDG_STATE_HOME/parlor-room`, else `~/.local/state/parlor-room`.
@@ -53,4 +281,129 @@ pub fn data_directory(env: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     absolute("XDG_STATE_HOME")
         .or_else(|| Some(absolute("HOME")?.join(".local/state")))
         .map(|state| state.join("parlor-room"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn load(file: Option<&str>, env: &[(&str, &str)], flags: &RunFlags) -> Result<DaemonConfig, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("room.toml");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let env: BTreeMap<_, _> = env.iter().copied().chain([("HOME", "/home/foo")]).collect();
+        DaemonConfig::load(file.map(|_| path.as_path()), |name| env.get(name).map(|&v| v.to_owned()), flags)
+    }
+
+    #[test]
+    fn without_a_word_the_room_is_for_this_machine_and_keeps_its_data_in_the_home_directory() {
+        let config = load(None, &[("PARLOR_ROOM_OPEN", "")], &RunFlags::default()).unwrap();
+        assert_eq!(config.room.listen, ["127.0.0.1:2428".parse().unwrap()]);
+        assert_eq!(config.room.data, Some("/home/foo/.local/state/parlor-room".into()));
+        assert!(!config.room.open && !config.json && config.log == "info");
+        let state = [("XDG_STATE_HOME", "/state")];
+        let config = load(None, &state, &RunFlags::default()).unwrap();
+        assert_eq!(config.room.data, Some("/state/parlor-room".into()));
+        let nowhere = DaemonConfig::load(None, |_| None, &RunFlags::default());
+        assert_eq!(nowhere.unwrap_err(), ConfigError::NoDataDirectory);
+    }
+
+    #[test]
+    fn the_environment_beats_the_file_and_a_flag_beats_both() {
+        let file = "listen = [\"127.0.0.1:1\"]\nlog = \"warn\"\nopen = true\n[limits]\nmax_users = 1\n";
+        let env = [
+            ("PARLOR_ROOM_LISTEN", "127.0.0.1:2, [::1]:2"),
+            ("PARLOR_ROOM_LOG", "debug"),
+            ("PARLOR_ROOM_OPEN", "no"),
+            ("PARLOR_ROOM_LIMITS_BAN_FOREVER_AFTER", "5"),
+        ];
+        let from_both = load(Some(file), &env, &RunFlags::default()).unwrap();
+        assert_eq!(from_both.room.listen.len(), 2);
+        assert_eq!((from_both.log.as_str(), from_both.room.open), ("debug", false));
+        assert_eq!(from_both.room.limits.max_users, 1);
+        assert_eq!(from_both.room.limits.ban_forever_after, Some(5));
+        let flags = RunFlags {
+            listen: vec!["127.0.0.1:3".parse().unwrap()],
+            log: Some("error".to_owned()),
+            open: true,
+            ..RunFlags::default()
+        };
+        let config = load(Some(file), &env, &flags).unwrap();
+        assert_eq!(config.room.listen, flags.listen);
+        assert_eq!((config.log.as_str(), config.room.open), ("error", true));
+    }
+
+    #[test]
+    fn every_key_of_the_file_has_a_variable() {
+        let hash = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
+        let env = [
+            ("PARLOR_ROOM_DATA", "/data"),
+            ("PARLOR_ROOM_ALLOW_UNENCRYPTED", "true"),
+            ("PARLOR_ROOM_JSON", "1"),
+            ("PARLOR_ROOM_ROOM_PASSWORD", hash),
+            ("PARLOR_ROOM_BLACKLIST", "192.0.2.7,198.51.100.0/24"),
+            ("PARLOR_ROOM_RELAY_ENABLED", "off"),
+            ("PARLOR_ROOM_RELAY_PAIRS_PER_USER", "2"),
+            ("PARLOR_ROOM_RELAY_RATE", "3"),
+            ("PARLOR_ROOM_RELAY_BURST", "4"),
+            ("PARLOR_ROOM_LIMITS_MAX_USERS", "5"),
+            ("PARLOR_ROOM_LIMITS_PENALTIES", "false"),
+            ("PARLOR_ROOM_LIMITS_BCRYPT_THREADS", "6"),
+            ("PARLOR_ROOM_LIMITS_BCRYPT_QUEUE", "7"),
+        ];
+        let DaemonConfig { room, json, .. } = load(None, &env, &RunFlags::default()).unwrap();
+        assert!(json && room.allow_unencrypted && room.room_password.is_some());
+        assert_eq!((room.data, room.blacklist.len()), (Some("/data".into()), 2));
+        let relay = room.limits.relay;
+        assert_eq!((relay.enabled, relay.pairs_per_user, relay.rate, relay.burst), (false, 2, 3, 4));
+        assert_eq!((room.limits.max_users, room.limits.penalties), (5, false));
+        assert_eq!((room.limits.bcrypt_threads, room.limits.bcrypt_queue), (6, 7));
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_is_named() {
+        for (key, value, part) in [
+            ("PARLOR_ROOM_LISTEN", "localhost:1", "is no ADDR:PORT"),
+            ("PARLOR_ROOM_OPEN", "maybe", "neither true nor false"),
+            ("PARLOR_ROOM_LIMITS_MAX_USERS", "-1", "is no number"),
+            ("PARLOR_ROOM_ROOM_PASSWORD", "123456", "no bcrypt hash"),
+            ("PARLOR_ROOM_CONFIG", "/nowhere/room.toml", "cannot read the configuration file /nowhere/room.toml"),
+        ] {
+            let error = load(None, &[(key, value)], &RunFlags::default()).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_that_contradict_each_other_are_refused() {
+        for (file, part) in [
+            ("listen = []", "configuration: listen: the list is empty"),
+            ("listen = [\"[::1]:1\", \"[::1]:1\"]", "stands there twice"),
+            ("[limits]\nmax_users = 0", "limits.max_users: 0 would let nobody in"),
+            ("[limits]\nban_forever_after = 0", "leave it out"),
+            ("[relay]\nburst = 1", "relay.burst: 1 is less than one buffer: give 65536"),
+        ] {
+            let error = load(Some(file), &[], &RunFlags::default()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(load(Some("listen = [\"[::1]:0\", \"[::1]:0\"]"), &[], &RunFlags::default()).is_ok());
+    }
+
+    #[test]
+    fn a_room_that_asks_for_nothing_listens_on_loopback_only_unless_told() {
+        let beyond = RoomConfig { listen: vec!["0.0.0.0:2428".parse().unwrap()], ..RoomConfig::default() };
+        assert!(beyond.check_exposure(0).unwrap_err().to_string().contains("--open"));
+        assert!(beyond.check_exposure(1).is_ok(), "an account in the data directory");
+        assert!(RoomConfig { open: true, ..beyond.clone() }.check_exposure(0).is_ok());
+        let hash = crate::password::PasswordHash::dummy(10);
+        assert!(RoomConfig { room_password: Some(hash), ..beyond }.check_exposure(0).is_ok());
+        for loopback in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            let listen = vec![loopback.parse().unwrap()];
+            assert!(RoomConfig { listen, ..RoomConfig::default() }.check_exposure(0).is_ok());
+        }
+    }
 }
