@@ -1,0 +1,244 @@
+//! From hello to welcome.
+
+use std::net::IpAddr;
+
+use parlor_protocol::identity::Purpose;
+use parlor_protocol::limits::{INTRODUCTION_BURST, INTRODUCTIONS_PER_SECOND};
+use parlor_protocol::name::{UserName, printable};
+use parlor_protocol::refusal::{CloseCode, LoginRefusal};
+use parlor_protocol::wire::control::{
+    Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
+};
+
+use super::{BLACKLIST_HANDED_OUT, Command, Coordinator, PasswordVerdict, Stage};
+use crate::core::admission::{Newcomer, Refused, Step};
+use crate::core::directory::{Reach, Session};
+use crate::core::penalty::{Offence, Verdict};
+use crate::core::rate::TokenBucket;
+use crate::core::{ConnId, Now, Source};
+use crate::store::{Ban, StoreChange};
+
+/// Checks of its address that a user may cause at once; then one a second.
+const ADDRESS_CHECKS: u64 = 4;
+
+impl Coordinator {
+    pub(super) fn hello(&mut self, conn: ConnId, hello: Hello, now: Now, out: &mut Vec<Command>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Stage::Hello(at) = connection.stage else { return };
+        match at.hello(hello) {
+            Ok(next) => {
+                let reply = HelloReply {
+                    version: VERSION,
+                    features: Features::default(),
+                    room: self.identity.public(),
+                    proof: self.identity.sign(Purpose::RoomProof, &connection.exporter),
+                    accounts: self.accounts.required(),
+                    room_password: self.accounts.room_password_required(),
+                    allow_unencrypted: self.allow_unencrypted,
+                };
+                connection.stage = Stage::Login(next);
+                out.push(Command::Send { conn, frame: ToUser::HelloReply(reply) });
+            }
+            Err(refusal) => {
+                tracing::info!(address = %connection.from, "refused: no protocol version in common");
+                self.totals.refused_logins += 1;
+                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
+                self.close(conn, CloseCode::Version, now, out);
+            }
+        }
+    }
+
+    pub(super) fn login(&mut self, conn: ConnId, login: Box<Login>, now: Now, out: &mut Vec<Command>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Stage::Login(at) = &connection.stage else { return };
+        let (at, name) = (at.clone(), login.name.clone());
+        let source = Source::of(connection.from.ip());
+        let guesses = !matches!(login.credentials, Credentials::Ticket(_)) && self.accounts.gives_tickets();
+        let step = match self.throttle.check(source, &name, now.instant) {
+            Err(wait) if guesses && self.limits.penalties => {
+                let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
+                let refusal = LoginRefusal::TooManyAttempts { seconds };
+                at.refuse(Refused::freely(refusal, "too many failed logins"))
+            }
+            _ if self.directory.len() >= self.limits.max_users && self.directory.named(&name).is_none() => {
+                at.refuse(Refused::freely(LoginRefusal::Full, "the Room is full"))
+            }
+            _ => at.login(login, &connection.exporter, &self.accounts, &self.tickets, now.unix),
+        };
+        self.step(conn, &name, step, now, out);
+    }
+
+    pub(super) fn passwords_checked(
+        &mut self,
+        conn: ConnId,
+        attempt: u64,
+        verdict: PasswordVerdict,
+        now: Now,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !matches!(connection.stage, Stage::Checking { attempt: current, .. } if current == attempt) {
+            return;
+        }
+        // The stage is set again below, whatever becomes of the login.
+        let stage = std::mem::replace(&mut connection.stage, Stage::Ready);
+        let Stage::Checking { checking, .. } = stage else { return };
+        let name = checking.name().clone();
+        let good = match verdict {
+            PasswordVerdict::Right => true,
+            PasswordVerdict::Wrong => false,
+            PasswordVerdict::Busy { retry_after } => {
+                connection.stage = Stage::Login(checking.not_checked());
+                let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+                tracing::warn!(%name, "a login has to wait: the password threads are busy");
+                let refusal = LoginRefusal::Busy { retry_after_ms };
+                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
+                return;
+            }
+        };
+        let step = checking.checked(good, &self.accounts);
+        self.step(conn, &name, step, now, out);
+    }
+
+    fn step(&mut self, conn: ConnId, name: &UserName, step: Step, now: Now, out: &mut Vec<Command>) {
+        match step {
+            Step::Admit(newcomer) => match self.find_place(&newcomer) {
+                Ok(()) => self.admit(conn, newcomer, now, out),
+                Err(refused) => {
+                    let step = newcomer.at.refuse(refused);
+                    self.step(conn, name, step, now, out);
+                }
+            },
+            Step::Check { next, checks } => {
+                let attempt = self.next_attempt;
+                self.next_attempt += 1;
+                self.set_stage(conn, Stage::Checking { attempt, checking: next });
+                out.push(Command::CheckPasswords { conn, attempt, checks });
+            }
+            Step::Refused { refused, next } => {
+                let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else {
+                    return;
+                };
+                tracing::info!(%name, address = %from, reason = refused.exactly, "login refused");
+                self.totals.refused_logins += 1;
+                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refused.refusal) });
+                let mut stays = true;
+                if let Some(offence) = refused.offence {
+                    self.throttle.failed(Source::of(from.ip()), name, now.instant);
+                    stays = self.charge(from.ip(), offence, now, out) == Verdict::Noted;
+                }
+                match next {
+                    Some(next) if stays => self.set_stage(conn, Stage::Login(next)),
+                    Some(_) => self.close(conn, CloseCode::Banned, now, out),
+                    None => self.close(conn, CloseCode::LimitExceeded, now, out),
+                }
+            }
+        }
+    }
+
+    /// Whether the name is free for the newcomer.
+    fn find_place(&self, newcomer: &Newcomer) -> Result<(), Refused> {
+        let login = &newcomer.login;
+        if let Some(bound) = self.accounts.binding(&login.name)
+            && self.accounts.get(&login.name).is_some()
+            && bound != login.identity
+        {
+            return Err(Refused::freely(LoginRefusal::IdentityMismatch, "the account's identity is another"));
+        }
+        let Some(there) = self.directory.named(&login.name) else { return Ok(()) };
+        let same_identity = there.identity == login.identity;
+        if same_identity && (there.instance == login.instance || login.take_over) {
+            return Ok(());
+        }
+        Err(Refused::freely(LoginRefusal::NameInUse { same_identity }, "the name is in use"))
+    }
+
+    fn admit(&mut self, conn: ConnId, newcomer: Newcomer, now: Now, out: &mut Vec<Command>) {
+        let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else { return };
+        let Newcomer { login, at, resumed } = newcomer;
+        let name = login.name.clone();
+        if self.accounts.get(&name).is_some() && self.accounts.binding(&name).is_none() {
+            self.accounts.bind(&name, Some(login.identity));
+            let change = StoreChange::Binding { name: name.clone(), identity: Some(login.identity) };
+            out.push(Command::Store { change, call: None });
+        }
+        let ticket = self
+            .accounts
+            .gives_tickets()
+            .then(|| self.tickets.issue(self.chance.draw(), &name, login.identity, now.unix));
+        let check_key = self.chance.draw();
+        let session = Session {
+            conn,
+            name: name.clone(),
+            identity: login.identity,
+            noise: login.noise,
+            instance: login.instance,
+            observed: from,
+            agent: printable(&at.agent).into_owned(),
+            since: now.unix,
+            presence: login.presence,
+            reach: Reach {
+                check_key,
+                checked: Vec::new(),
+                generation: 0,
+                checks: TokenBucket::new(1, ADDRESS_CHECKS, now.instant),
+            },
+            introductions: TokenBucket::new(
+                INTRODUCTIONS_PER_SECOND.into(),
+                INTRODUCTION_BURST.into(),
+                now.instant,
+            ),
+        };
+        tracing::info!(%name, address = %from, identity = %session.identity.fingerprint(), agent = %session.agent,
+            resumed, "joined");
+        self.totals.logins += 1;
+        self.totals.resumed += u64::from(resumed);
+        if let Some(old) = self.directory.join(session) {
+            self.close(old.conn, CloseCode::Replaced, now, out);
+        }
+        self.set_stage(conn, Stage::Ready);
+        self.changed(now);
+        out.push(Command::Admitted { conn });
+        let blacklist = self.blacklist.nets(now.unix, BLACKLIST_HANDED_OUT);
+        let welcome = Welcome { observed: from, ticket, check_key, blacklist };
+        out.push(Command::Send { conn, frame: ToUser::Welcome(Box::new(welcome)) });
+        let roster = self.directory.whole().into_iter();
+        out.extend(roster.map(|roster| Command::Send { conn, frame: ToUser::Roster(roster) }));
+        self.review_reach(conn, now, out);
+    }
+
+    /// Charges an address with an offence, and keeps it out if that was one too many.
+    pub(super) fn charge(
+        &mut self,
+        from: IpAddr,
+        offence: Offence,
+        now: Now,
+        out: &mut Vec<Command>,
+    ) -> Verdict {
+        if !self.limits.penalties {
+            return Verdict::Noted;
+        }
+        let source = Source::of(from);
+        let verdict = self.penalties.charge(source, offence, now.instant);
+        match verdict {
+            Verdict::Noted => {}
+            Verdict::Barred { until } => {
+                let seconds = until.saturating_duration_since(now.instant).as_secs();
+                tracing::warn!(address = %source.net(), ?offence, seconds, "kept out for a while");
+                out.push(Command::Bar { source, until });
+            }
+            Verdict::ForGood => {
+                tracing::warn!(address = %source.net(), ?offence, "banned for good, as the configuration says");
+                let reason = "kept out too often".to_owned();
+                self.ban(Ban { net: source.net(), until: None, reason }, None, now, out);
+            }
+        }
+        verdict
+    }
+
+    pub(super) fn set_stage(&mut self, conn: ConnId, stage: Stage) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.stage = stage;
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! One input at a time, commands out: the Room as a whole.
+//!
+//! Every input carries the time. Slow work - bcrypt, checks of addresses, disk - is a command, and its result
+//! comes back as an input with the id of what asked for it; a result for a connection that is gone, or for an
+//! attempt that is over, is dropped. The commands are to be carried out in their order.
+
+mod login;
+mod meet;
+mod operate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use parlor_protocol::address::RoomAddress;
+use parlor_protocol::identity::Identity;
+use parlor_protocol::name::UserName;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::wire::control::{Closing, RelayToken, ToRoom, ToUser};
+
+use super::admission::{Accounts, AwaitHello, AwaitLogin, Checking, PasswordCheck};
+use super::blacklist::Blacklist;
+use super::directory::Directory;
+use super::penalty::{Offence, Penalties, Throttle};
+use super::relay::{PairId, Relay};
+use super::tickets::Tickets;
+use super::{Chance, ConnId, LinkId, Now, Source};
+use crate::admin::{AdminRequest, AdminResponse, Totals};
+use crate::config::RoomLimits;
+use crate::password::PasswordHash;
+use crate::store::{Loaded, StoreChange};
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A control connection has shaken hands.
+    Opened {
+        /// Its id from now on.
+        conn: ConnId,
+        /// Where it comes from.
+        from: SocketAddr,
+        /// Its TLS exporter.
+        exporter: [u8; 32],
+    },
+    /// A message came.
+    Frame {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        frame: ToRoom,
+    },
+    /// A connection broke the rules of the wire.
+    Broken {
+        /// The connection.
+        conn: ConnId,
+        /// How.
+        code: CloseCode,
+    },
+    /// A connection is gone.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Somebody misbehaved before there was a connection to speak of.
+    Misbehaved {
+        /// Where it came from.
+        from: IpAddr,
+        /// What it did.
+        offence: Offence,
+    },
+    /// bcrypt is done with a [`Command::CheckPasswords`].
+    PasswordsChecked {
+        /// Whose login it is.
+        conn: ConnId,
+        /// Which one.
+        attempt: u64,
+        /// What bcrypt says.
+        verdict: PasswordVerdict,
+    },
+    /// A [`Command::CheckAddress`] has an answer.
+    AddressChecked {
+        /// Whose address it is.
+        conn: ConnId,
+        /// Of which presence.
+        generation: u32,
+        /// The address.
+        address: IpAddr,
+        /// True if the user's listener answered there.
+        reached: bool,
+    },
+    /// A link shows a relay token.
+    RelayHello {
+        /// Its id from now on.
+        link: LinkId,
+        /// Where it comes from.
+        from: IpAddr,
+        /// The token.
+        token: RelayToken,
+    },
+    /// A relayed pair has ended.
+    RelayEnded {
+        /// The pair.
+        pair: PairId,
+        /// Bytes it carried, both ways.
+        bytes: u64,
+    },
+    /// The operator asks.
+    Admin {
+        /// Comes back in the answer.
+        call: CallId,
+        /// What is asked.
+        request: AdminRequest,
+    },
+    /// Time has passed: see [`Coordinator::wake_at`].
+    Tick,
+    /// The Room is to stop.
+    Drain,
+}
+
+/// What bcrypt says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordVerdict {
+    /// Every password was right.
+    Right,
+    /// At least one was wrong.
+    Wrong,
+    /// There was no time: try again after this.
+    Busy {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+}
+
+/// Tells one question of the operator from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId(pub u64);
+
+/// Something is to be done.
+#[derive(Debug)]
+pub enum Command {
+    /// Send a message.
+    Send {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        frame: ToUser,
+    },
+    /// Send a message to every connection that was [`Admitted`](Command::Admitted).
+    Broadcast(ToUser),
+    /// A connection has logged in: its deadline is over, its frames may be longer.
+    Admitted {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Say why and close. The connection is forgotten here.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// What to say.
+        closing: Closing,
+    },
+    /// Verify passwords.
+    CheckPasswords {
+        /// Whose login it is.
+        conn: ConnId,
+        /// Which one.
+        attempt: u64,
+        /// All of them must be right.
+        checks: Vec<PasswordCheck>,
+    },
+    /// See whether a user's listener answers there.
+    CheckAddress {
+        /// Whose address it is.
+        conn: ConnId,
+        /// Of which presence.
+        generation: u32,
+        /// The address.
+        address: SocketAddr,
+        /// The key with which the listener answers.
+        key: [u8; 32],
+        /// What to ask: random bytes.
+        nonce: [u8; 32],
+    },
+    /// Splice two links.
+    RelayReady {
+        /// The pair.
+        pair: PairId,
+        /// The links.
+        links: [LinkId; 2],
+        /// Whose they are.
+        users: [UserName; 2],
+    },
+    /// Refuse a link.
+    RelayRefuse {
+        /// The link.
+        link: LinkId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// End a pair.
+    RelayEnd {
+        /// The pair.
+        pair: PairId,
+    },
+    /// Keep an address out until then.
+    Bar {
+        /// The address.
+        source: Source,
+        /// Until then.
+        until: Instant,
+    },
+    /// Keep nobody of a network out for what it did.
+    Pardon(IpNet),
+    /// The blacklist is now this.
+    Blacklist(Arc<Blacklist>),
+    /// Keep this on disk, and answer the call, if any, when that is done.
+    Store {
+        /// What to keep.
+        change: StoreChange,
+        /// Whom to tell.
+        call: Option<CallId>,
+    },
+    /// Answer the operator.
+    Answer {
+        /// The question.
+        call: CallId,
+        /// The answer.
+        response: AdminResponse,
+    },
+}
+
+/// What a Room is made of.
+pub struct Setup {
+    /// What the data directory held.
+    pub loaded: Loaded,
+    /// Accounts of the configuration.
+    pub accounts: BTreeMap<UserName, PasswordHash>,
+    /// The room password.
+    pub room_password: Option<PasswordHash>,
+    /// The blacklist of the configuration.
+    pub blacklist: Vec<IpNet>,
+    /// Whether users may agree on channels without encryption.
+    pub allow_unencrypted: bool,
+    /// How much of everything.
+    pub limits: RoomLimits,
+    /// Where it listens.
+    pub addresses: Vec<RoomAddress>,
+    /// Where its random bytes come from.
+    pub chance: Box<dyn Chance>,
+}
+
+/// The Room.
+pub struct Coordinator {
+    identity: Identity,
+    allow_unencrypted: bool,
+    limits: RoomLimits,
+    addresses: Vec<RoomAddress>,
+    chance: Box<dyn Chance>,
+    started: u64,
+
+    connections: HashMap<ConnId, Connection>,
+    directory: Directory,
+    accounts: Accounts,
+    tickets: Tickets,
+    blacklist: Blacklist,
+    penalties: Penalties,
+    throttle: Throttle,
+    relay: Relay,
+    totals: Totals,
+
+    next_attempt: u64,
+    flush_at: Option<Instant>,
+    housekeeping_at: Instant,
+    keep_tickets_at: Instant,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    from: SocketAddr,
+    exporter: [u8; 32],
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Hello(AwaitHello),
+    Login(AwaitLogin),
+    Checking { attempt: u64, checking: Checking },
+    Ready,
+}
+
+/// How long changes of the roster are gathered, so that a thousand arrivals are not a million messages.
+const ROSTER_BATCH: Duration = Duration::from_millis(20);
+/// How often what has ended is looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long tickets are gathered before they are written. A Room that is killed costs their holders one bcrypt.
+const TICKETS_BATCH: Duration = Duration::from_secs(5);
+/// Networks of the blacklist that users are handed. 19 bytes at most each, so that they fit a frame.
+const BLACKLIST_HANDED_OUT: usize = 2_000;
+
+impl Coordinator {
+    /// A Room that nobody is in yet.
+    pub fn new(setup: Setup, now: Now) -> Self {
+        let Setup { loaded, accounts, room_password, blacklist, limits, mut chance, .. } = setup;
+        let secret = chance.draw();
+        Self {
+            identity: loaded.identity,
+            allow_unencrypted: setup.allow_unencrypted,
+            addresses: setup.addresses,
+            started: now.unix,
+            connections: HashMap::new(),
+            directory: Directory::default(),
+            accounts: Accounts::new(accounts, loaded.accounts, loaded.bindings, room_password, secret),
+            tickets: Tickets::new(loaded.tickets, now.unix),
+            blacklist: Blacklist::new(&blacklist, loaded.bans),
+            penalties: Penalties::new(limits.ban_forever_after),
+            throttle: Throttle::default(),
+            relay: Relay::new(limits.relay.pairs_per_user),
+            totals: Totals::default(),
+            next_attempt: 0,
+            flush_at: None,
+            housekeeping_at: now.instant + HOUSEKEEPING,
+            keep_tickets_at: now.instant + TICKETS_BATCH,
+            draining: false,
+            limits,
+            chance,
+        }
+    }
+
+    /// The blacklist as it is before the first input.
+    pub fn blacklist(&self) -> Arc<Blacklist> {
+        Arc::new(self.blacklist.clone())
+    }
+
+    /// When [`Input::Tick`] is due at the latest.
+    pub fn wake_at(&self) -> Instant {
+        self.flush_at.map_or(self.housekeeping_at, |at| at.min(self.housekeeping_at))
+    }
+
+    /// Takes what happened and says what is to be done.
+    pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Command>) {
+        match input {
+            Input::Opened { conn, from, exporter } => self.opened(conn, from, exporter, out),
+            Input::Frame { conn, frame } => self.frame(conn, frame, now, out),
+            Input::Broken { conn, code } => self.broken(conn, code, now, out),
+            Input::Closed { conn } => self.forget(conn, now),
+            Input::Misbehaved { from, offence } => {
+                self.charge(from, offence, now, out);
+            }
+            Input::PasswordsChecked { conn, attempt, verdict } => {
+                self.passwords_checked(conn, attempt, verdict, now, out);
+            }
+            Input::AddressChecked { conn, generation, address, reached } => {
+                self.address_checked(conn, generation, address, reached, out);
+            }
+            Input::RelayHello { link, from, token } => self.relay_hello(link, from, &token, now, out),
+            Input::RelayEnded { pair, bytes } => {
+                self.relay.ended(pair);
+                self.totals.relayed_bytes += bytes;
+            }
+            Input::Admin { call, request } => self.admin(call, request, now, out),
+            Input::Tick => {}
+            Input::Drain => self.drain(out),
+        }
+        self.tick(now, out);
+    }
+
+    fn opened(&mut self, conn: ConnId, from: SocketAddr, exporter: [u8; 32], out: &mut Vec<Command>) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.connections.insert(conn, Connection { from, exporter, stage: Stage::Hello(AwaitHello) });
+        if self.draining {
+            self.turn_away_for_shutdown(conn, out);
+        }
+    }
+
+    fn frame(&mut self, conn: ConnId, frame: ToRoom, now: Now, out: &mut Vec<Command>) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        match (&connection.stage, frame) {
+            (Stage::Hello(_), ToRoom::Hello(hello)) => self.hello(conn, hello, now, out),
+            (Stage::Login(_), ToRoom::Login(login)) => self.login(conn, login, now, out),
+            (Stage::Ready, ToRoom::Introduce(introduce)) => self.introduce(conn, &introduce, now, out),
+            (Stage::Ready, ToRoom::Presence(presence)) => self.presence(conn, presence, now, out),
+            (Stage::Ready, ToRoom::Ping(nonce)) => {
+                out.push(Command::Send { conn, frame: ToUser::Pong(nonce) });
+            }
+            (Stage::Ready, ToRoom::Pong(_)) => {}
+            (_, ToRoom::Bye(_)) => self.close(conn, CloseCode::Done, now, out),
+            (
+                _,
+                ToRoom::Hello(_)
+                | ToRoom::Login(_)
+                | ToRoom::Introduce(_)
+                | ToRoom::Presence(_)
+                | ToRoom::Ping(_)
+                | ToRoom::Pong(_),
+            ) => self.broken(conn, CloseCode::Unexpected, now, out),
+        }
+    }
+
+    /// Before the login broken rules cost the address; after it they cost the connection, since many users may
+    /// share an address.
+    fn broken(&mut self, conn: ConnId, code: CloseCode, now: Now, out: &mut Vec<Command>) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let from = connection.from;
+        tracing::info!(address = %from, %code, "a connection broke the rules and is closed");
+        if !matches!(connection.stage, Stage::Ready) {
+            let offence = if code == CloseCode::TimedOut { Offence::TimedOut } else { Offence::Malformed };
+            self.charge(from.ip(), offence, now, out);
+        }
+        self.close(conn, code, now, out);
+    }
+
+    /// Says why, closes and forgets.
+    fn close(&mut self, conn: ConnId, code: CloseCode, now: Now, out: &mut Vec<Command>) {
+        if self.connections.contains_key(&conn) {
+            out.push(Command::Close { conn, closing: Closing { code, reconnect_in_ms: None } });
+            self.forget(conn, now);
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId, now: Now) {
+        self.connections.remove(&conn);
+        if let Some(session) = self.directory.leave(conn) {
+            tracing::info!(name = %session.name, address = %session.observed, "left");
+            self.changed(now);
+        }
+    }
+
+    /// Somebody came or went: the others are told soon.
+    fn changed(&mut self, now: Now) {
+        self.flush_at.get_or_insert(now.instant + ROSTER_BATCH);
+    }
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Coordinator");
+        shown.field("identity", &self.identity).field("online", &self.directory.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Tickets that stand for an earlier login, so that a thousand users come back without one bcrypt.
+//!
+//! A ticket is 256 random bits. The Room keeps their SHA-256, the name and the identity they were given to, and
+//! when they end; so neither its memory nor its disk holds anything that logs in. A ticket can be used until it
+//! ends, because the answer to a login may be lost; every login brings a new one.
+
+use std::collections::{HashMap, VecDeque};
+
+use parlor_protocol::identity::PublicIdentity;
+use parlor_protocol::limits::TICKET_LIFETIME;
+use parlor_protocol::name::UserName;
+use parlor_protocol::wire::control::{Ticket, TicketSecret};
+use sha2::{Digest, Sha256};
+
+use crate::store::TicketRecord;
+
+/// Tickets that one name holds at once; the oldest goes first. Enough for a handful of programs that share an
+/// identity and for answers that were lost.
+const TICKETS_PER_NAME: usize = 8;
+
+/// Every ticket that is good.
+#[derive(Debug, Default)]
+pub struct Tickets {
+    by_hash: HashMap<[u8; 32], TicketRecord>,
+    /// The hashes of a name's tickets, oldest first.
+    by_name: HashMap<UserName, VecDeque<[u8; 32]>>,
+    changed: bool,
+}
+
+impl Tickets {
+    /// The tickets that the store kept. Those that have ended are dropped.
+    pub fn new(kept: Vec<TicketRecord>, unix: u64) -> Self {
+        let mut tickets = Self::default();
+        let mut kept: Vec<_> = kept.into_iter().filter(|ticket| ticket.expires > unix).collect();
+        kept.sort_by_key(|ticket| ticket.expires);
+        for ticket in kept {
+            tickets.insert(ticket);
+        }
+        tickets.changed = false;
+        tickets
+    }
+
+    /// Gives out a ticket made of `secret`, which must be fresh random bytes.
+    pub fn issue(
+        &mut self,
+        secret: [u8; 32],
+        name: &UserName,
+        identity: PublicIdentity,
+        unix: u64,
+    ) -> Ticket {
+        let lifetime = TICKET_LIFETIME.as_secs();
+        let hash = hash(&secret);
+        self.insert(TicketRecord { hash, name: name.clone(), identity, expires: unix + lifetime });
+        Ticket { secret: TicketSecret(secret), seconds: u32::try_from(lifetime).unwrap_or(u32::MAX) }
+    }
+
+    /// True if `secret` was given to this name and identity and is still good.
+    pub fn is_good(
+        &self,
+        secret: &TicketSecret,
+        name: &UserName,
+        identity: &PublicIdentity,
+        unix: u64,
+    ) -> bool {
+        self.by_hash
+            .get(&hash(&secret.0))
+            .is_some_and(|t| t.name == *name && t.identity == *identity && t.expires > unix)
+    }
+
+    /// Voids every ticket of a name.
+    pub fn void(&mut self, name: &UserName) {
+        for hash in self.by_name.remove(name).unwrap_or_default() {
+            self.by_hash.remove(&hash);
+            self.changed = true;
+        }
+    }
+
+    /// Forgets tickets that have ended.
+    pub fn expire(&mut self, unix: u64) {
+        let over: Vec<UserName> =
+            self.by_hash.values().filter(|t| t.expires <= unix).map(|t| t.name.clone()).collect();
+        for name in over {
+            let Some(hashes) = self.by_name.get_mut(&name) else { continue };
+            hashes.retain(|hash| {
+                let good = self.by_hash.get(hash).is_some_and(|ticket| ticket.expires > unix);
+                if !good {
+                    self.by_hash.remove(hash);
+                }
+                good
+            });
+            if hashes.is_empty() {
+                self.by_name.remove(&name);
+            }
+            self.changed = true;
+        }
+    }
+
+    /// All tickets, if they changed since they were last taken: what the store is to keep.
+    pub fn take_changed(&mut self) -> Option<Vec<TicketRecord>> {
+        std::mem::take(&mut self.changed).then(|| self.by_hash.values().cloned().collect())
+    }
+
+    fn insert(&mut self, ticket: TicketRecord) {
+        let hashes = self.by_name.entry(ticket.name.clone()).or_default();
+        hashes.push_back(ticket.hash);
+        if hashes.len() > TICKETS_PER_NAME
+            && let Some(oldest) = hashes.pop_front()
+        {
+            self.by_hash.remove(&oldest);
+        }
+        self.by_hash.insert(ticket.hash, ticket);
+        self.changed = true;
+    }
+}
+
+fn hash(secret: &[u8; 32]) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    fn foo() -> UserName {
+        "Foo".parse().unwrap()
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_its_name_and_identity_and_a_day_also_after_a_restart() {
+        let mut tickets = Tickets::default();
+        let (me, other) = (PublicIdentity([1; 32]), PublicIdentity([2; 32]));
+        let ticket = tickets.issue([7; 32], &foo(), me, 1000);
+        assert_eq!(u64::from(ticket.seconds), DAY);
+        let restarted = Tickets::new(tickets.take_changed().unwrap(), 1000 + DAY - 1);
+        for tickets in [&tickets, &restarted] {
+            assert!(tickets.is_good(&ticket.secret, &"fOO".parse().unwrap(), &me, 1000 + DAY - 1));
+            assert!(!tickets.is_good(&ticket.secret, &foo(), &me, 1000 + DAY));
+            assert!(!tickets.is_good(&ticket.secret, &foo(), &other, 1000));
+            assert!(!tickets.is_good(&ticket.secret, &"Bar".parse().unwrap(), &me, 1000));
+            assert!(!tickets.is_good(&TicketSecret([8; 32]), &foo(), &me, 1000));
+        }
+        assert!(tickets.take_changed().is_none(), "nothing to write twice");
+    }
+
+    #[test]
+    fn what_is_kept_does_not_log_in() {
+        let mut tickets = Tickets::default();
+        let me = PublicIdentity([1; 32]);
+        tickets.issue([7; 32], &foo(), me, 0);
+        let kept = tickets.take_changed().unwrap();
+        assert_ne!(kept[0].hash, [7; 32]);
+        assert!(!tickets.is_good(&TicketSecret(kept[0].hash), &foo(), &me, 0));
+    }
+
+    #[test]
+    fn a_name_holds_a_few_tickets_and_all_can_be_voided() {
+        let mut tickets = Tickets::default();
+        let me = PublicIdentity([1; 32]);
+        let all: Vec<_> =
+            (0..=TICKETS_PER_NAME as u8).map(|n| tickets.issue([n; 32], &foo(), me, 0)).collect();
+        assert!(!tickets.is_good(&all[0].secret, &foo(), &me, 0));
+        assert!(tickets.is_good(&all[1].secret, &foo(), &me, 0));
+        tickets.void(&foo());
+        assert!(!tickets.is_good(&all[1].secret, &foo(), &me, 0));
+        assert_eq!(tickets.take_changed().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn tickets_that_have_ended_are_forgotten() {
+        let mut tickets = Tickets::default();
+        let me = PublicIdentity([1; 32]);
+        tickets.issue([1; 32], &foo(), me, 0);
+        tickets.issue([2; 32], &foo(), me, 100);
+        tickets.expire(DAY + 50);
+        assert_eq!(tickets.by_hash.len(), 1);
+        tickets.expire(DAY + 100);
+        assert!(tickets.by_hash.is_empty() && tickets.by_name.is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! One control connection: TLS, then a reader that tells the hub and a writer that empties the outbox.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use parlor_protocol::limits::{CONTROL_FRAME, FRAME_BEFORE_LOGIN, ROOM_DEAD, ROOM_PING, TLS_HANDSHAKE};
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::wire::control::{
+    EXPORTER_LABEL, FrameError, LENGTH_BYTES, ToRoom, ToUser, frame_length,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval_at, sleep, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
+
+use super::outbox::Outbox;
+use super::{Event, Place, Shared, tls};
+use crate::clock;
+use crate::core::ConnId;
+use crate::core::coordinator::Input;
+use crate::core::penalty::Offence;
+use crate::core::rate::TokenBucket;
+
+/// Frames a second that are read from one connection after a burst of [`FRAME_BURST`]; a faster sender waits.
+const FRAMES_PER_SECOND: u64 = 500;
+/// Frames that are read at once.
+const FRAME_BURST: u64 = 1_000;
+/// For the last message and the end of TLS to be taken.
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// The reader's buffer at first, in bytes; it grows for a longer frame.
+const BUFFER: usize = 2 * 1024;
+
+/// Serves a connection whose first byte says TLS, until it ends. `login_by` is when it must have logged in.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    from: SocketAddr,
+    place: Place,
+    login_by: Instant,
+) {
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(TLS_HANDSHAKE, shared.tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(address = %from, %error, "TLS failed");
+            if tls::is_malformed(&error) {
+                misbehaved(&shared, from, Offence::Malformed).await;
+            }
+            return;
+        }
+        Err(_) => return misbehaved(&shared, from, Offence::TimedOut).await,
+    };
+    let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
+    let Ok(exporter) = exporter else { return };
+
+    let conn = ConnId(shared.next_id());
+    let outbox = Outbox::default();
+    let (read_half, write_half) = tokio::io::split(stream);
+    let writer = write(write_half, outbox.clone());
+    let writer = shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(writer));
+    shared.tell(Event::Opened { conn, from, exporter, outbox: outbox.clone(), place }).await;
+
+    let mut reader = Reader { half: read_half, buffer: BytesMut::with_capacity(BUFFER) };
+    let ended = tokio::select! {
+        ended = read(&shared, conn, &mut reader, &outbox, login_by) => ended,
+        // The hub has said its last word and the writer has written it.
+        _ = writer => return linger(&mut reader).await,
+    };
+    match ended {
+        Ended::Gone => {
+            outbox.abandon();
+            shared.tell(Event::Core(Input::Closed { conn })).await;
+        }
+        Ended::Broken(code) => {
+            shared.tell(Event::Core(Input::Broken { conn, code })).await;
+            linger(&mut reader).await;
+        }
+    }
+}
+
+async fn misbehaved(shared: &Shared, from: SocketAddr, offence: Offence) {
+    shared.tell(Event::Core(Input::Misbehaved { from: from.ip(), offence })).await;
+}
+
+/// Reads and throws away, so that bytes in flight do not turn the end of the connection into a reset that takes
+/// the last message along.
+async fn linger(reader: &mut Reader) {
+    let _ = timeout(LAST_WORD, async {
+        loop {
+            reader.buffer.clear();
+            if reader.half.read_buf(&mut reader.buffer).await.unwrap_or(0) == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// How reading ends.
+enum Ended {
+    /// The user is gone.
+    Gone,
+    /// It broke the rules.
+    Broken(CloseCode),
+}
+
+struct Reader {
+    half: ReadHalf<TlsStream<TcpStream>>,
+    buffer: BytesMut,
+}
+
+async fn read(
+    shared: &Shared,
+    conn: ConnId,
+    reader: &mut Reader,
+    outbox: &Outbox,
+    login_by: Instant,
+) -> Ended {
+    let mut rate = TokenBucket::new(FRAMES_PER_SECOND, FRAME_BURST, clock::now().instant);
+    loop {
+        let frame = if outbox.is_admitted() {
+            timeout(ROOM_DEAD, reader.frame(CONTROL_FRAME)).await
+        } else {
+            tokio::select! {
+                frame = timeout_at(login_by, reader.frame(FRAME_BEFORE_LOGIN)) => frame,
+                // From now on frames may be longer and take their time.
+                () = outbox.admitted() => continue,
+            }
+        };
+        let frame = match frame {
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return Ended::Gone,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a frame cannot be read");
+                return Ended::Broken(error.close_code());
+            }
+            Err(_) => return Ended::Broken(CloseCode::TimedOut),
+        };
+        shared.tell(Event::Core(Input::Frame { conn, frame })).await;
+        if let Some(pause) = rate.take(1, clock::now().instant) {
+            sleep(pause).await;
+        }
+    }
+}
+
+impl Reader {
+    /// The next frame, of at most `limit` bytes; `None` at the end. Can be cancelled: what was read stays.
+    async fn frame(&mut self, limit: usize) -> Result<Option<ToRoom>, FrameError> {
+        loop {
+            if let Some(prefix) = self.buffer.first_chunk::<LENGTH_BYTES>() {
+                let len = frame_length(*prefix, limit)?;
+                if self.buffer.len() >= LENGTH_BYTES + len {
+                    let frame = ToRoom::decode(&self.buffer[LENGTH_BYTES..LENGTH_BYTES + len])?;
+                    self.buffer.advance(LENGTH_BYTES + len);
+                    return Ok(Some(frame));
+                }
+                self.buffer.reserve(LENGTH_BYTES + len - self.buffer.len());
+            } else {
+                self.buffer.reserve(BUFFER);
+            }
+            // A connection that ends without the end of TLS has ended all the same: the Room is no worse off.
+            if self.half.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Writes what the outbox holds and asks whether the user is there, until the outbox ends or the user does not
+/// take anything for long.
+async fn write(mut half: WriteHalf<TlsStream<TcpStream>>, outbox: Outbox) {
+    let mut ping = interval_at(Instant::now() + ROOM_PING, ROOM_PING);
+    let mut nonce = 0;
+    loop {
+        let frames = tokio::select! {
+            frames = outbox.next() => match frames {
+                Some(frames) => frames,
+                None => break,
+            },
+            _ = ping.tick(), if outbox.is_admitted() => {
+                nonce += 1;
+                [ToUser::Ping(nonce).encode().into()].into()
+            }
+        };
+        let written = timeout(ROOM_DEAD, async {
+            for frame in &frames {
+                half.write_all(frame).await?;
+            }
+            half.flush().await
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    let _ = timeout(LAST_WORD, half.shutdown()).await;
+}

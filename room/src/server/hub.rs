@@ -1,0 +1,270 @@
+//! The task that owns the core: it takes one event after the other and carries out what the core says.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+
+use bytes::Bytes;
+use parlor_protocol::name::UserName;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::wire::control::ToUser;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::outbox::{Outbox, Pushed};
+use super::passwords::PasswordThreads;
+use super::relay::{self, Quota};
+use super::storage::{Job, not_kept};
+use super::{Event, Place, Shared, dialback, lock};
+use crate::admin::{AdminCall, AdminResponse};
+use crate::clock;
+use crate::config::RelayLimits;
+use crate::core::coordinator::{CallId, Command, Coordinator, Input};
+use crate::core::rate::TokenBucket;
+use crate::core::relay::PairId;
+use crate::core::{ConnId, LinkId};
+
+/// The hub and everything it can hand work to.
+pub(crate) struct Hub {
+    core: Coordinator,
+    shared: Arc<Shared>,
+    limits: RelayLimits,
+    connections: HashMap<ConnId, Connection>,
+    /// Links that have shown a token and wait for the other one.
+    waiting: HashMap<LinkId, (TcpStream, Place)>,
+    pairs: HashMap<PairId, CancellationToken>,
+    quotas: HashMap<UserName, Weak<Mutex<TokenBucket>>>,
+    calls: HashMap<CallId, oneshot::Sender<AdminResponse>>,
+    store: mpsc::Sender<Job>,
+    passwords: PasswordThreads,
+    checks: Arc<Semaphore>,
+}
+
+struct Connection {
+    outbox: Outbox,
+    /// Its place at the door, until it has logged in.
+    place: Option<Place>,
+}
+
+/// Quotas of users that are remembered before those that nobody uses are forgotten.
+const QUOTAS: usize = 1024;
+
+impl Hub {
+    pub(crate) fn new(
+        core: Coordinator,
+        shared: Arc<Shared>,
+        limits: &crate::config::RoomLimits,
+        store: mpsc::Sender<Job>,
+    ) -> Self {
+        Self {
+            core,
+            shared,
+            limits: limits.relay.clone(),
+            connections: HashMap::new(),
+            waiting: HashMap::new(),
+            pairs: HashMap::new(),
+            quotas: HashMap::new(),
+            calls: HashMap::new(),
+            store,
+            passwords: PasswordThreads::new(limits.bcrypt_threads, limits.bcrypt_queue),
+            checks: Arc::new(Semaphore::new(dialback::AT_ONCE)),
+        }
+    }
+
+    /// Runs until the Room stops. `drained` is told when everybody was sent away.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut calls: mpsc::Receiver<AdminCall>,
+        drained: oneshot::Sender<()>,
+    ) {
+        let (stop, closing) = (self.shared.stop.clone(), self.shared.closing.clone());
+        let mut drained = Some(drained);
+        let mut commands = Vec::new();
+        loop {
+            let wake_at = self.core.wake_at().into();
+            let input = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = closing.cancelled(), if drained.is_some() => Input::Drain,
+                Some(call) = calls.recv() => {
+                    let id = CallId(self.shared.next_id());
+                    self.calls.insert(id, call.reply);
+                    Input::Admin { call: id, request: call.request }
+                }
+                Some(event) = events.recv() => self.take_in(event),
+                () = sleep_until(wake_at) => Input::Tick,
+            };
+            let drains = matches!(input, Input::Drain);
+            self.core.handle(input, clock::now(), &mut commands);
+            for command in commands.drain(..) {
+                self.carry_out(command);
+            }
+            if drains && let Some(drained) = drained.take() {
+                let _ = drained.send(());
+            }
+        }
+    }
+
+    /// Keeps what belongs to the shell and gives the core the rest.
+    fn take_in(&mut self, event: Event) -> Input {
+        match event {
+            Event::Opened { conn, from, exporter, outbox, place } => {
+                self.connections.insert(conn, Connection { outbox, place: Some(place) });
+                Input::Opened { conn, from, exporter }
+            }
+            Event::RelayHello { link, token, stream, from, place } => {
+                self.waiting.insert(link, (stream, place));
+                Input::RelayHello { link, from: from.ip(), token }
+            }
+            Event::Core(input) => {
+                match &input {
+                    Input::Closed { conn } => {
+                        self.connections.remove(conn);
+                    }
+                    Input::RelayEnded { pair, .. } => {
+                        self.pairs.remove(pair);
+                    }
+                    _ => {}
+                }
+                input
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Send { conn, frame } => self.send(conn, frame.encode().into()),
+            Command::Broadcast(frame) => self.broadcast(&frame),
+            Command::Admitted { conn } => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.place = None;
+                    connection.outbox.admit();
+                }
+            }
+            Command::Close { conn, closing } => {
+                if let Some(connection) = self.connections.remove(&conn) {
+                    connection.outbox.close(&closing);
+                }
+            }
+            Command::CheckPasswords { conn, attempt, checks } => {
+                let passwords = self.passwords.clone();
+                self.report(async move {
+                    let verdict = passwords.verify(checks).await;
+                    Input::PasswordsChecked { conn, attempt, verdict }
+                });
+            }
+            Command::CheckAddress { conn, generation, address, key, nonce } => {
+                let places = Arc::clone(&self.checks);
+                self.report(async move {
+                    let reached = dialback::reaches(&places, address, key, nonce).await;
+                    Input::AddressChecked { conn, generation, address: address.ip(), reached }
+                });
+            }
+            Command::RelayReady { pair, links, users } => self.splice(pair, links, users),
+            Command::RelayRefuse { link, code } => self.refuse(link, code),
+            Command::RelayEnd { pair } => {
+                if let Some(running) = self.pairs.remove(&pair) {
+                    running.cancel();
+                }
+            }
+            Command::Bar { source, until } => {
+                lock(&self.shared.door).bar(source, until, clock::now().instant);
+            }
+            Command::Pardon(net) => lock(&self.shared.door).pardon(net),
+            Command::Blacklist(blacklist) => lock(&self.shared.door).set_blacklist(blacklist),
+            Command::Store { change, call } => {
+                let reply = call.and_then(|call| self.calls.remove(&call));
+                if let Err(error) = self.store.try_send(Job { change, reply }) {
+                    tracing::error!("a change is in force but not on disk: the disk does not keep up");
+                    if let mpsc::error::TrySendError::Full(Job { reply: Some(reply), .. }) = error {
+                        let _ = reply.send(not_kept("the disk does not keep up"));
+                    }
+                }
+            }
+            Command::Answer { call, response } => self.answer(call, response),
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, frame: Bytes) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        if connection.outbox.push(frame) == Pushed::SlowReader {
+            // Its reader or writer ends now and tells the core.
+            tracing::warn!(?conn, "{}", CloseCode::SlowReader);
+            self.connections.remove(&conn);
+        }
+    }
+
+    /// Encodes once; every connection shares the bytes.
+    fn broadcast(&mut self, frame: &ToUser) {
+        let frame: Bytes = frame.encode().into();
+        let admitted = self.connections.iter().filter(|(_, connection)| connection.outbox.is_admitted());
+        let conns: Vec<ConnId> = admitted.map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.send(conn, frame.clone());
+        }
+    }
+
+    /// Runs slow work and gives the core its result.
+    fn report(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        let reported = async move {
+            let input = work.await;
+            shared.tell(Event::Core(input)).await;
+        };
+        self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(reported));
+    }
+
+    fn splice(&mut self, pair: PairId, links: [LinkId; 2], users: [UserName; 2]) {
+        let [first, second] = links.map(|link| self.waiting.remove(&link));
+        let (Some((first, _)), Some((second, _))) = (first, second) else {
+            return self.report(async move { Input::RelayEnded { pair, bytes: 0 } });
+        };
+        let quotas = users.map(|user| self.quota(user));
+        let running = self.shared.stop.child_token();
+        self.pairs.insert(pair, running.clone());
+        let copied = relay::Copied::default();
+        let splice = relay::splice([first, second], quotas, copied.clone());
+        self.report(async move {
+            running.run_until_cancelled(splice).await;
+            Input::RelayEnded { pair, bytes: copied.bytes() }
+        });
+    }
+
+    fn refuse(&mut self, link: LinkId, code: CloseCode) {
+        if let Some((stream, place)) = self.waiting.remove(&link) {
+            let told = async move {
+                relay::refuse(stream, code).await;
+                drop(place);
+            };
+            self.shared.connections.spawn(self.shared.stop.clone().run_until_cancelled_owned(told));
+        }
+    }
+
+    /// All pairs of a user share one quota.
+    fn quota(&mut self, user: UserName) -> Quota {
+        if let Some(quota) = self.quotas.get(&user).and_then(Weak::upgrade) {
+            return quota;
+        }
+        if self.quotas.len() >= QUOTAS {
+            self.quotas.retain(|_, quota| quota.strong_count() > 0);
+        }
+        let now = clock::now().instant;
+        let quota = Arc::new(Mutex::new(TokenBucket::new(self.limits.rate, self.limits.burst, now)));
+        self.quotas.insert(user, Arc::downgrade(&quota));
+        quota
+    }
+
+    fn answer(&mut self, call: CallId, mut response: AdminResponse) {
+        if let AdminResponse::Status(report) = &mut response {
+            report.totals.connections = self.shared.counters.connections.load(Ordering::Relaxed);
+            report.totals.turned_away = self.shared.counters.turned_away.load(Ordering::Relaxed);
+        }
+        if let Some(reply) = self.calls.remove(&call) {
+            // The operator may have gone meanwhile.
+            let _ = reply.send(response);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Relayed links: bytes from one socket to the other, both ways, until one end is done.
+//!
+//! A pair costs two fixed buffers. Nothing is queued: while one end does not read, the other is not
+//! read from, so back-pressure is TCP's own. The Room looks at nothing that it copies.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use parlor_protocol::limits::{LINK_KEEPALIVE, RELAY_BUFFER};
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::wire::preface::{RELAY_READY, RELAY_REFUSED};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{sleep, timeout};
+
+use super::lock;
+use crate::clock;
+use crate::core::rate::TokenBucket;
+
+/// How many bytes a user may still have relayed, over all its pairs.
+pub(crate) type Quota = Arc<Mutex<TokenBucket>>;
+
+/// When one direction has ended, the other may finish what it has under way for this long.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+/// For the one byte, or three, with which the Room answers a token.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Counts the bytes of one pair, both ways.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copied(Arc<AtomicU64>);
+
+impl Copied {
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells both ends that they are together and copies until one is done. Each end's bytes count against its own
+/// user's quota.
+pub(crate) async fn splice(mut links: [TcpStream; 2], quotas: [Quota; 2], copied: Copied) {
+    for link in &mut links {
+        set_up(link);
+        if !matches!(timeout(ANSWER, link.write_all(&[RELAY_READY])).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+    let [first, second] = &mut links;
+    let (from_first, to_first) = first.split();
+    let (from_second, to_second) = second.split();
+    let forth = copy(from_first, to_second, &quotas[0], &copied.0);
+    let back = copy(from_second, to_first, &quotas[1], &copied.0);
+    tokio::pin!(forth, back);
+    // Either way the end of one direction is passed on as an end, and errors end both.
+    tokio::select! {
+        done = &mut forth => if done.is_ok() { let _ = timeout(LAST_BYTES, back).await; },
+        done = &mut back => if done.is_ok() { let _ = timeout(LAST_BYTES, forth).await; },
+    }
+}
+
+/// Refuses a link with the reason.
+pub(crate) async fn refuse(mut link: TcpStream, code: CloseCode) {
+    let [low, high] = u16::from(code).to_le_bytes();
+    let _ = timeout(ANSWER, async {
+        link.write_all(&[RELAY_REFUSED, low, high]).await?;
+        link.shutdown().await
+    })
+    .await;
+}
+
+async fn copy(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    quota: &Mutex<TokenBucket>,
+    copied: &AtomicU64,
+) -> io::Result<()> {
+    let mut buffer = vec![0; RELAY_BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
+        copied.fetch_add(read as u64, Ordering::Relaxed);
+        let pause = lock(quota).take(read as u64, clock::now().instant);
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Small records must not wait for each other, and an end that vanished without a word must be noticed some day: a
+/// pair that is merely silent lives as long as its TCP connections.
+fn set_up(link: &TcpStream) {
+    let _ = link.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(LINK_KEEPALIVE).with_interval(LINK_KEEPALIVE / 5);
+    let _ = SockRef::from(link).set_tcp_keepalive(&keepalive);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    fn quota(rate: u64, burst: u64) -> Quota {
+        Arc::new(Mutex::new(TokenBucket::new(rate, burst, clock::now().instant)))
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_in_order_and_the_end_of_one_is_the_end_of_both() {
+        let ((mut foo, foo_at_room), (mut bar, bar_at_room)) = (connected().await, connected().await);
+        let copied = Copied::default();
+        let splice = splice([foo_at_room, bar_at_room], [quota(0, 0), quota(0, 0)], copied.clone());
+        let talk = async {
+            assert_eq!(
+                (foo.read_u8().await.unwrap(), bar.read_u8().await.unwrap()),
+                (RELAY_READY, RELAY_READY)
+            );
+            let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+            let mut received = vec![0; sent.len()];
+            let (written, read) = tokio::join!(foo.write_all(&sent), bar.read_exact(&mut received));
+            written.unwrap();
+            read.unwrap();
+            assert_eq!(sent, received);
+            bar.write_all(b"back").await.unwrap();
+            let mut back = [0; 4];
+            foo.read_exact(&mut back).await.unwrap();
+            assert_eq!(&back, b"back");
+            drop(foo);
+            assert_eq!(bar.read(&mut back).await.unwrap(), 0);
+            drop(bar);
+        };
+        tokio::join!(splice, talk);
+        assert_eq!(copied.bytes(), 1_000_004);
+    }
+
+    #[tokio::test]
+    async fn a_refused_link_is_told_why() {
+        let (mut foo, at_room) = connected().await;
+        refuse(at_room, CloseCode::Introduction).await;
+        let mut answer = Vec::new();
+        foo.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [RELAY_REFUSED, 32, 0]);
+    }
+}
