@@ -5,8 +5,8 @@
 //!
 //! - relay: `R`, version, 32 bytes of token. The Room answers one byte: [`RELAY_READY`] when both ends are
 //!   there, after which every byte is the peer's; else [`RELAY_REFUSED`] and a close code (`u16`, little endian).
-//! - link: `L`, version, 16 bytes of introduction id, then the number of the rung (`u8`) and the handshake's first
-//!   message with its length (`u16`, little endian). Answered with the second message in the same form, or with a length of 0 and a
+//! - link: `L`, version, 16 bytes of introduction id, then the handshake's first message with its length
+//!   (`u16`, little endian). Answered with the second message in the same form, or with a length of 0 and a
 //!   close code.
 //! - check: `C`, version, 32 bytes of nonce. A user answers with 32 bytes: BLAKE3 of the nonce, keyed with
 //!   the key from its `Welcome`.
