@@ -4,123 +4,16 @@
 //! elsewhere, and out of here as a [`Newcomer`]. What a stranger is told is vague where an exact answer would
 //! help a guesser: an unknown name costs the same time and gets the same words as a wrong password.
 
-use std::collections::BTreeMap;
-
-use parlor_protocol::identity::{PublicIdentity, Purpose};
+use parlor_protocol::identity::Purpose;
 use parlor_protocol::limits::LOGINS_PER_CONNECTION;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::LoginRefusal;
 use parlor_protocol::wire::control::{Credentials, Hello, Login, Secret, VERSION, login_proof_message};
 
+use super::accounts::Accounts;
 use super::penalty::Offence;
 use super::tickets::Tickets;
 use crate::password::PasswordHash;
-
-/// The names that may log in, and with which password and identity.
-#[derive(Debug)]
-pub struct Accounts {
-    by_name: BTreeMap<UserName, Account>,
-    bindings: BTreeMap<UserName, PublicIdentity>,
-    room_password: Option<PasswordHash>,
-    /// Once a Room has had accounts it asks for one until it ends, also when the last was removed: nobody opens
-    /// a Room by removing a user.
-    required: bool,
-    /// Decides, unpredictably and always alike, what a name without an account costs.
-    secret: [u8; 32],
-}
-
-/// One account.
-#[derive(Debug, Clone)]
-pub struct Account {
-    /// The hash of its password.
-    pub hash: PasswordHash,
-    /// True if it stands in the configuration file, where only the operator's editor changes it.
-    pub configured: bool,
-}
-
-impl Accounts {
-    /// The accounts of the configuration and those of the store. `secret` is random.
-    pub fn new(
-        configured: BTreeMap<UserName, PasswordHash>,
-        stored: BTreeMap<UserName, PasswordHash>,
-        bindings: BTreeMap<UserName, PublicIdentity>,
-        room_password: Option<PasswordHash>,
-        secret: [u8; 32],
-    ) -> Self {
-        let stored = stored.into_iter().map(|(name, hash)| (name, Account { hash, configured: false }));
-        let configured =
-            configured.into_iter().map(|(name, hash)| (name, Account { hash, configured: true }));
-        let accounts: BTreeMap<_, _> = stored.chain(configured).collect();
-        let required = !accounts.is_empty();
-        Self { by_name: accounts, bindings, room_password, required, secret }
-    }
-
-    /// True if only accounts may log in.
-    pub fn required(&self) -> bool {
-        self.required
-    }
-
-    /// True if a room password is needed.
-    pub fn room_password_required(&self) -> bool {
-        self.room_password.is_some()
-    }
-
-    /// True if logins are remembered by tickets: where there is a password.
-    pub fn gives_tickets(&self) -> bool {
-        self.required || self.room_password.is_some()
-    }
-
-    /// The account of a name.
-    pub fn get(&self, name: &UserName) -> Option<&Account> {
-        self.by_name.get(name)
-    }
-
-    /// Every account, by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&UserName, &Account)> {
-        self.by_name.iter()
-    }
-
-    /// The identity that a name is bound to.
-    pub fn binding(&self, name: &UserName) -> Option<PublicIdentity> {
-        self.bindings.get(name).copied()
-    }
-
-    /// Binds a name to an identity, or frees it.
-    pub fn bind(&mut self, name: &UserName, identity: Option<PublicIdentity>) {
-        match identity {
-            Some(identity) => self.bindings.insert(name.clone(), identity),
-            None => self.bindings.remove(name),
-        };
-    }
-
-    /// Adds an account, or gives it another password.
-    pub fn set(&mut self, name: UserName, hash: PasswordHash) {
-        self.by_name.insert(name, Account { hash, configured: false });
-        self.required = true;
-    }
-
-    /// Removes an account and what it was bound to.
-    pub fn remove(&mut self, name: &UserName) {
-        self.by_name.remove(name);
-        self.bindings.remove(name);
-    }
-
-    /// What a password for `name` is verified against: the account's hash, or for a name without an account a hash
-    /// that nothing matches, of a cost that an account here has.
-    fn hash_for(&self, name: &UserName) -> PasswordHash {
-        if let Some(account) = self.by_name.get(name) {
-            return account.hash.clone();
-        }
-        let costs: Vec<u32> = self.by_name.values().map(|account| account.hash.cost()).collect();
-        let draw = blake3::keyed_hash(&self.secret, name.folded().as_bytes());
-        let draw = draw.as_bytes().iter().take(8).fold(0u64, |draw, byte| draw << 8 | u64::from(*byte));
-        let cost = match costs.len() as u64 {
-            0 => parlor_protocol::limits::BCRYPT_COST,
-            len => costs[(draw % len) as usize],
-        };
-        PasswordHash::dummy(cost)
-    }
-}
 
 /// A refusal, and what it costs the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,21 +136,21 @@ impl AwaitLogin {
         }
         let password = match &login.credentials {
             Credentials::Ticket(secret) => {
-                let may_exist = !accounts.required || accounts.get(&login.name).is_some();
+                let may_exist = !accounts.required() || accounts.get(&login.name).is_some();
                 return if may_exist && tickets.is_good(secret, &login.name, &login.identity, unix) {
                     Step::Admit(Newcomer { login, at: self, resumed: true })
                 } else {
                     self.refuse(Refused::freely(LoginRefusal::Ticket, "a ticket that is not good"))
                 };
             }
-            Credentials::Password(secret) if accounts.required => Some(secret.clone()),
-            Credentials::Open if accounts.required => {
+            Credentials::Password(secret) if accounts.required() => Some(secret.clone()),
+            Credentials::Open if accounts.required() => {
                 return self.refuse(Refused::freely(LoginRefusal::PasswordNeeded, "no password"));
             }
             // A Room without accounts does not look at a password.
             Credentials::Password(_) | Credentials::Open => None,
         };
-        let room_check = match (&accounts.room_password, &login.room_password) {
+        let room_check = match (accounts.room_password(), &login.room_password) {
             (None, _) => None,
             (Some(_), None) => {
                 return self.refuse(Refused::freely(LoginRefusal::RoomPassword, "no room password"));
@@ -318,6 +211,8 @@ impl Checking {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use parlor_protocol::identity::{Identity, InstanceId};
     use parlor_protocol::name::LanId;
     use parlor_protocol::presence::{Encryption, HostTag, Presence};

@@ -5,7 +5,7 @@
 //! has one concern and can be read alone:
 //!
 //! - [`blacklist`], [`penalty`], [`door`]: which addresses may come in at all.
-//! - [`admission`], [`tickets`]: who is let in under which name.
+//! - [`accounts`], [`admission`], [`tickets`]: who is let in under which name.
 //! - [`directory`]: who is online, and what changed.
 //! - [`pairing`]: which paths two users have.
 //! - [`relay`]: which two links the Room splices.
@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub mod accounts;
 pub mod admission;
 pub mod blacklist;
 pub mod coordinator;

@@ -65,13 +65,17 @@ pub(crate) async fn serve(
     let mut reader = Reader { half: read_half, buffer: BytesMut::with_capacity(BUFFER) };
     let ended = tokio::select! {
         ended = read(&shared, conn, &mut reader, &outbox, login_by) => ended,
-        // The hub has said its last word and the writer has written it.
-        _ = writer => return linger(&mut reader).await,
+        // The last word is written, or nothing can be written any more.
+        _ = writer => Ended::Written,
     };
     match ended {
         Ended::Gone => {
             outbox.abandon();
             shared.tell(Event::Core(Input::Closed { conn })).await;
+        }
+        Ended::Written => {
+            shared.tell(Event::Core(Input::Closed { conn })).await;
+            linger(&mut reader).await;
         }
         Ended::Broken(code) => {
             shared.tell(Event::Core(Input::Broken { conn, code })).await;
@@ -98,8 +102,10 @@ async fn linger(reader: &mut Reader) {
     .await;
 }
 
-/// How reading ends.
+/// How a connection ends.
 enum Ended {
+    /// The writer is done.
+    Written,
     /// The user is gone.
     Gone,
     /// It broke the rules.
@@ -190,8 +196,15 @@ async fn write(mut half: WriteHalf<TlsStream<TcpStream>>, outbox: Outbox) {
             }
             half.flush().await
         });
-        if !matches!(written.await, Ok(Ok(()))) {
-            break;
+        let hurried = async {
+            outbox.ending().await;
+            sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            written = written => if !matches!(written, Ok(Ok(()))) {
+                break;
+            },
+            () = hurried => break,
         }
     }
     let _ = timeout(LAST_WORD, half.shutdown()).await;

@@ -33,13 +33,27 @@ pub(crate) struct Hub {
     limits: RelayLimits,
     connections: HashMap<ConnId, Connection>,
     /// Links that have shown a token and wait for the other one.
-    waiting: HashMap<LinkId, (TcpStream, Place)>,
-    pairs: HashMap<PairId, CancellationToken>,
+    waiting: HashMap<LinkId, Link>,
+    pairs: HashMap<PairId, Pair>,
     quotas: HashMap<UserName, Weak<Mutex<TokenBucket>>>,
     calls: HashMap<CallId, oneshot::Sender<AdminResponse>>,
     store: mpsc::Sender<Job>,
     passwords: PasswordThreads,
     checks: Arc<Semaphore>,
+    /// Connections that the shell gave up while it carried out commands.
+    lost: Vec<ConnId>,
+}
+
+/// A link that waits. A valid token gives its place at the door back: links that wait are as many as tokens.
+struct Link {
+    stream: TcpStream,
+    place: Option<Place>,
+}
+
+/// A pair that runs.
+struct Pair {
+    running: CancellationToken,
+    copied: relay::Copied,
 }
 
 struct Connection {
@@ -70,6 +84,7 @@ impl Hub {
             store,
             passwords: PasswordThreads::new(limits.bcrypt_threads, limits.bcrypt_queue),
             checks: Arc::new(Semaphore::new(dialback::AT_ONCE)),
+            lost: Vec::new(),
         }
     }
 
@@ -98,13 +113,24 @@ impl Hub {
                 () = sleep_until(wake_at) => Input::Tick,
             };
             let drains = matches!(input, Input::Drain);
-            self.core.handle(input, clock::now(), &mut commands);
-            for command in commands.drain(..) {
-                self.carry_out(command);
+            let link = if let Input::RelayHello { link, .. } = &input { Some(*link) } else { None };
+            self.decide(input, &mut commands);
+            while let Some(conn) = self.lost.pop() {
+                self.decide(Input::Closed { conn }, &mut commands);
+            }
+            if let Some(link) = link.and_then(|link| self.waiting.get_mut(&link)) {
+                link.place = None;
             }
             if drains && let Some(drained) = drained.take() {
                 let _ = drained.send(());
             }
+        }
+    }
+
+    fn decide(&mut self, input: Input, commands: &mut Vec<Command>) {
+        self.core.handle(input, clock::now(), commands);
+        for command in commands.drain(..) {
+            self.carry_out(command);
         }
     }
 
@@ -116,7 +142,7 @@ impl Hub {
                 Input::Opened { conn, from, exporter }
             }
             Event::RelayHello { link, token, stream, from, place } => {
-                self.waiting.insert(link, (stream, place));
+                self.waiting.insert(link, Link { stream, place: Some(place) });
                 Input::RelayHello { link, from: from.ip(), token }
             }
             Event::Core(input) => {
@@ -166,8 +192,8 @@ impl Hub {
             Command::RelayReady { pair, links, users } => self.splice(pair, links, users),
             Command::RelayRefuse { link, code } => self.refuse(link, code),
             Command::RelayEnd { pair } => {
-                if let Some(running) = self.pairs.remove(&pair) {
-                    running.cancel();
+                if let Some(pair) = self.pairs.get(&pair) {
+                    pair.running.cancel();
                 }
             }
             Command::Bar { source, until } => {
@@ -191,9 +217,9 @@ impl Hub {
     fn send(&mut self, conn: ConnId, frame: Bytes) {
         let Some(connection) = self.connections.get(&conn) else { return };
         if connection.outbox.push(frame) == Pushed::SlowReader {
-            // Its reader or writer ends now and tells the core.
-            tracing::warn!(?conn, "{}", CloseCode::SlowReader);
+            tracing::warn!(?conn, "closed: {}", CloseCode::SlowReader);
             self.connections.remove(&conn);
+            self.lost.push(conn);
         }
     }
 
@@ -219,14 +245,14 @@ impl Hub {
 
     fn splice(&mut self, pair: PairId, links: [LinkId; 2], users: [UserName; 2]) {
         let [first, second] = links.map(|link| self.waiting.remove(&link));
-        let (Some((first, _)), Some((second, _))) = (first, second) else {
+        let (Some(first), Some(second)) = (first, second) else {
             return self.report(async move { Input::RelayEnded { pair, bytes: 0 } });
         };
         let quotas = users.map(|user| self.quota(user));
         let running = self.shared.stop.child_token();
-        self.pairs.insert(pair, running.clone());
         let copied = relay::Copied::default();
-        let splice = relay::splice([first, second], quotas, copied.clone());
+        self.pairs.insert(pair, Pair { running: running.clone(), copied: copied.clone() });
+        let splice = relay::splice([first.stream, second.stream], quotas, copied.clone());
         self.report(async move {
             running.run_until_cancelled(splice).await;
             Input::RelayEnded { pair, bytes: copied.bytes() }
@@ -234,7 +260,7 @@ impl Hub {
     }
 
     fn refuse(&mut self, link: LinkId, code: CloseCode) {
-        if let Some((stream, place)) = self.waiting.remove(&link) {
+        if let Some(Link { stream, place }) = self.waiting.remove(&link) {
             let told = async move {
                 relay::refuse(stream, code).await;
                 drop(place);
@@ -260,6 +286,7 @@ impl Hub {
     fn answer(&mut self, call: CallId, mut response: AdminResponse) {
         if let AdminResponse::Status(report) = &mut response {
             report.totals.connections = self.shared.counters.connections.load(Ordering::Relaxed);
+            report.totals.relayed_bytes += self.pairs.values().map(|pair| pair.copied.bytes()).sum::<u64>();
             report.totals.turned_away = self.shared.counters.turned_away.load(Ordering::Relaxed);
         }
         if let Some(reply) = self.calls.remove(&call) {

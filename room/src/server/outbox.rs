@@ -36,6 +36,7 @@ struct Inner {
     queue: Mutex<Queue>,
     changed: Notify,
     admitted: SetOnce<()>,
+    ending: SetOnce<()>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ impl Outbox {
             queue.frames.push_back(closing_frame(CloseCode::SlowReader, None));
             queue.ended = true;
             drop(queue);
-            self.shared.changed.notify_one();
+            self.end();
             return Pushed::SlowReader;
         }
         queue.bytes += frame.len();
@@ -75,7 +76,7 @@ impl Outbox {
             queue.ended = true;
         }
         drop(queue);
-        self.shared.changed.notify_one();
+        self.end();
     }
 
     /// Ends without a word: the connection is gone.
@@ -84,7 +85,17 @@ impl Outbox {
         queue.frames.clear();
         queue.ended = true;
         drop(queue);
+        self.end();
+    }
+
+    fn end(&self) {
+        let _ = self.shared.ending.set(());
         self.shared.changed.notify_one();
+    }
+
+    /// Waits until nothing can be added any more.
+    pub(crate) async fn ending(&self) {
+        self.shared.ending.wait().await;
     }
 
     /// Waits for frames and takes them all. `None`: nothing follows.

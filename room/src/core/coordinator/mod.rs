@@ -6,10 +6,11 @@
 
 mod login;
 mod meet;
+mod messages;
 mod operate;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,218 +19,21 @@ use parlor_protocol::address::RoomAddress;
 use parlor_protocol::identity::Identity;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::CloseCode;
-use parlor_protocol::wire::control::{Closing, RelayToken, ToRoom, ToUser};
+use parlor_protocol::wire::control::{Closing, ToRoom, ToUser};
 
-use super::admission::{Accounts, AwaitHello, AwaitLogin, Checking, PasswordCheck};
+pub use self::messages::{CallId, Command, Input, PasswordVerdict};
+use super::accounts::Accounts;
+use super::admission::{AwaitHello, AwaitLogin, Checking};
 use super::blacklist::Blacklist;
 use super::directory::Directory;
 use super::penalty::{Offence, Penalties, Throttle};
-use super::relay::{PairId, Relay};
+use super::relay::Relay;
 use super::tickets::Tickets;
-use super::{Chance, ConnId, LinkId, Now, Source};
-use crate::admin::{AdminRequest, AdminResponse, Totals};
+use super::{Chance, ConnId, Now};
+use crate::admin::Totals;
 use crate::config::RoomLimits;
 use crate::password::PasswordHash;
-use crate::store::{Loaded, StoreChange};
-
-/// Something happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A control connection has shaken hands.
-    Opened {
-        /// Its id from now on.
-        conn: ConnId,
-        /// Where it comes from.
-        from: SocketAddr,
-        /// Its TLS exporter.
-        exporter: [u8; 32],
-    },
-    /// A message came.
-    Frame {
-        /// On this connection.
-        conn: ConnId,
-        /// The message.
-        frame: ToRoom,
-    },
-    /// A connection broke the rules of the wire.
-    Broken {
-        /// The connection.
-        conn: ConnId,
-        /// How.
-        code: CloseCode,
-    },
-    /// A connection is gone.
-    Closed {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Somebody misbehaved before there was a connection to speak of.
-    Misbehaved {
-        /// Where it came from.
-        from: IpAddr,
-        /// What it did.
-        offence: Offence,
-    },
-    /// bcrypt is done with a [`Command::CheckPasswords`].
-    PasswordsChecked {
-        /// Whose login it is.
-        conn: ConnId,
-        /// Which one.
-        attempt: u64,
-        /// What bcrypt says.
-        verdict: PasswordVerdict,
-    },
-    /// A [`Command::CheckAddress`] has an answer.
-    AddressChecked {
-        /// Whose address it is.
-        conn: ConnId,
-        /// Of which presence.
-        generation: u32,
-        /// The address.
-        address: IpAddr,
-        /// True if the user's listener answered there.
-        reached: bool,
-    },
-    /// A link shows a relay token.
-    RelayHello {
-        /// Its id from now on.
-        link: LinkId,
-        /// Where it comes from.
-        from: IpAddr,
-        /// The token.
-        token: RelayToken,
-    },
-    /// A relayed pair has ended.
-    RelayEnded {
-        /// The pair.
-        pair: PairId,
-        /// Bytes it carried, both ways.
-        bytes: u64,
-    },
-    /// The operator asks.
-    Admin {
-        /// Comes back in the answer.
-        call: CallId,
-        /// What is asked.
-        request: AdminRequest,
-    },
-    /// Time has passed: see [`Coordinator::wake_at`].
-    Tick,
-    /// The Room is to stop.
-    Drain,
-}
-
-/// What bcrypt says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PasswordVerdict {
-    /// Every password was right.
-    Right,
-    /// At least one was wrong.
-    Wrong,
-    /// There was no time: try again after this.
-    Busy {
-        /// How long to wait.
-        retry_after: Duration,
-    },
-}
-
-/// Tells one question of the operator from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CallId(pub u64);
-
-/// Something is to be done.
-#[derive(Debug)]
-pub enum Command {
-    /// Send a message.
-    Send {
-        /// On this connection.
-        conn: ConnId,
-        /// The message.
-        frame: ToUser,
-    },
-    /// Send a message to every connection that was [`Admitted`](Command::Admitted).
-    Broadcast(ToUser),
-    /// A connection has logged in: its deadline is over, its frames may be longer.
-    Admitted {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Say why and close. The connection is forgotten here.
-    Close {
-        /// The connection.
-        conn: ConnId,
-        /// What to say.
-        closing: Closing,
-    },
-    /// Verify passwords.
-    CheckPasswords {
-        /// Whose login it is.
-        conn: ConnId,
-        /// Which one.
-        attempt: u64,
-        /// All of them must be right.
-        checks: Vec<PasswordCheck>,
-    },
-    /// See whether a user's listener answers there.
-    CheckAddress {
-        /// Whose address it is.
-        conn: ConnId,
-        /// Of which presence.
-        generation: u32,
-        /// The address.
-        address: SocketAddr,
-        /// The key with which the listener answers.
-        key: [u8; 32],
-        /// What to ask: random bytes.
-        nonce: [u8; 32],
-    },
-    /// Splice two links.
-    RelayReady {
-        /// The pair.
-        pair: PairId,
-        /// The links.
-        links: [LinkId; 2],
-        /// Whose they are.
-        users: [UserName; 2],
-    },
-    /// Refuse a link.
-    RelayRefuse {
-        /// The link.
-        link: LinkId,
-        /// Why.
-        code: CloseCode,
-    },
-    /// End a pair.
-    RelayEnd {
-        /// The pair.
-        pair: PairId,
-    },
-    /// Keep an address out until then.
-    Bar {
-        /// The address.
-        source: Source,
-        /// Until then.
-        until: Instant,
-    },
-    /// Keep nobody of a network out for what it did.
-    Pardon(IpNet),
-    /// The blacklist is now this.
-    Blacklist(Arc<Blacklist>),
-    /// Keep this on disk, and answer the call, if any, when that is done.
-    Store {
-        /// What to keep.
-        change: StoreChange,
-        /// Whom to tell.
-        call: Option<CallId>,
-    },
-    /// Answer the operator.
-    Answer {
-        /// The question.
-        call: CallId,
-        /// The answer.
-        response: AdminResponse,
-    },
-}
+use crate::store::Loaded;
 
 /// What a Room is made of.
 pub struct Setup {

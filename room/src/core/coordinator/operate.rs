@@ -13,7 +13,8 @@ use crate::admin::{
     AccountSource, AdminError, AdminErrorKind, AdminRequest, AdminResponse, BanEntry, OnlineUser,
     StatusReport, UserEntry,
 };
-use crate::core::blacklist::canonical;
+use crate::core::accounts::Account;
+use crate::core::blacklist::{CannotUnban, canonical};
 use crate::core::{ConnId, Now};
 use crate::password::PasswordHash;
 use crate::store::{Ban, StoreChange};
@@ -144,7 +145,7 @@ impl Coordinator {
     }
 
     fn user_list(&self) -> Vec<UserEntry> {
-        let entry = |(name, account): (&UserName, &crate::core::admission::Account)| UserEntry {
+        let entry = |(name, account): (&UserName, &Account)| UserEntry {
             name: name.clone(),
             source: if account.configured { AccountSource::File } else { AccountSource::Store },
             identity: self.accounts.binding(name).map(|identity| identity.fingerprint()),
@@ -188,8 +189,8 @@ impl Coordinator {
             Err(_) if pardoned => Ok(Some(AdminResponse::Done)),
             Err(error) => {
                 let kind = match error {
-                    crate::core::blacklist::CannotUnban::NotBanned(_) => AdminErrorKind::NotFound,
-                    crate::core::blacklist::CannotUnban::Configured(_) => AdminErrorKind::Invalid,
+                    CannotUnban::NotBanned(_) => AdminErrorKind::NotFound,
+                    CannotUnban::Configured(_) => AdminErrorKind::Invalid,
                 };
                 failed(kind, error.to_string())
             }

@@ -1,1 +1,459 @@
+#![expect(clippy::disallowed_methods, reason = "a starting point for made-up times")]
 
+use parlor_protocol::identity::{Identity, InstanceId, Purpose};
+use parlor_protocol::name::LanId;
+use parlor_protocol::presence::{Encryption, HostTag, Presence};
+use parlor_protocol::refusal::{LoginRefusal, PairRefusal};
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::control::{
+    Credentials, Hello, Introduce, Introduced, Login, Secret, Welcome, login_proof_message,
+};
+
+use super::*;
+use crate::admin::{AdminRequest, AdminResponse};
+use crate::core::LinkId;
+use crate::core::penalty::Offence;
+use crate::core::tests::counting_chance;
+use crate::store::StoreChange;
+
+/// A Room at a made-up time, and what it says is to be done.
+struct World {
+    room: Coordinator,
+    now: Now,
+    out: Vec<Command>,
+}
+
+const EXPORTER: [u8; 32] = [5; 32];
+
+impl World {
+    fn new(accounts: &[&str]) -> Self {
+        Self::with(accounts, RoomLimits::default())
+    }
+
+    fn with(accounts: &[&str], limits: RoomLimits) -> Self {
+        let now = Now { instant: Instant::now(), unix: 1_000_000 };
+        let loaded = Loaded {
+            identity: Identity::from_seed(&[0; 32]),
+            accounts: accounts.iter().map(|n| (n.parse().unwrap(), PasswordHash::dummy(12))).collect(),
+            bindings: BTreeMap::new(),
+            bans: Vec::new(),
+            tickets: Vec::new(),
+        };
+        let setup = Setup {
+            loaded,
+            accounts: BTreeMap::new(),
+            room_password: None,
+            blacklist: Vec::new(),
+            allow_unencrypted: false,
+            limits,
+            addresses: Vec::new(),
+            chance: Box::new(counting_chance()),
+        };
+        Self { room: Coordinator::new(setup, now), now, out: Vec::new() }
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Command> {
+        self.room.handle(input, self.now, &mut self.out);
+        std::mem::take(&mut self.out)
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<Command> {
+        self.now.instant += time;
+        self.now.unix += time.as_secs();
+        self.handle(Input::Tick)
+    }
+
+    fn open(&mut self, conn: u64, from: &str) {
+        let from = from.parse().unwrap();
+        self.handle(Input::Opened { conn: ConnId(conn), from, exporter: EXPORTER });
+        self.frame(conn, ToRoom::Hello(Hello::new("test/1")));
+    }
+
+    fn frame(&mut self, conn: u64, frame: ToRoom) -> Vec<Command> {
+        self.handle(Input::Frame { conn: ConnId(conn), frame })
+    }
+
+    /// Opens a connection from its own address and logs in without a password.
+    fn join(&mut self, conn: u64, name: &str) -> Vec<Command> {
+        self.open(conn, &format!("198.51.100.{conn}:1000"));
+        self.frame(conn, login(name, conn as u8, Credentials::Open))
+    }
+
+    fn introduce(&mut self, conn: u64, peer: &str) -> Vec<Command> {
+        self.frame(conn, ToRoom::Introduce(Introduce { request: 1, peer: peer.parse().unwrap() }))
+    }
+
+    fn admin(&mut self, request: AdminRequest) -> Vec<Command> {
+        self.handle(Input::Admin { call: CallId(0), request })
+    }
+}
+
+fn login(name: &str, seed: u8, credentials: Credentials) -> ToRoom {
+    let identity = Identity::from_seed(&[seed; 32]);
+    let name: UserName = name.parse().unwrap();
+    ToRoom::Login(Box::new(Login {
+        proof: identity.sign(Purpose::LoginProof, &login_proof_message(&EXPORTER, &name)),
+        name,
+        credentials,
+        room_password: None,
+        identity: identity.public(),
+        noise: identity.noise_certificate(),
+        instance: InstanceId([seed; 16]),
+        take_over: false,
+        presence: presence(seed),
+    }))
+}
+
+fn presence(seed: u8) -> Presence {
+    Presence {
+        host_tag: HostTag([seed; 16]),
+        lan_id: LanId::default(),
+        port: 7000,
+        private: vec![[10, 0, 0, seed].into()],
+        public: None,
+        encryption: Encryption::On,
+        aes: false,
+    }
+}
+
+fn password() -> Credentials {
+    Credentials::Password(Secret::new("x".into()).unwrap())
+}
+
+fn sent(commands: &[Command], to: u64) -> Vec<&ToUser> {
+    let mut frames = Vec::new();
+    for command in commands {
+        if let Command::Send { conn, frame } = command
+            && *conn == ConnId(to)
+        {
+            frames.push(frame);
+        }
+    }
+    frames
+}
+
+fn refusal(commands: &[Command]) -> Option<&LoginRefusal> {
+    commands.iter().find_map(|command| match command {
+        Command::Send { frame: ToUser::LoginRefused(refusal), .. } => Some(refusal),
+        _ => None,
+    })
+}
+
+fn welcome(commands: &[Command]) -> Option<&Welcome> {
+    commands.iter().find_map(|command| match command {
+        Command::Send { frame: ToUser::Welcome(welcome), .. } => Some(&**welcome),
+        _ => None,
+    })
+}
+
+fn closed(commands: &[Command]) -> Vec<(u64, CloseCode)> {
+    let close = |command: &Command| match command {
+        Command::Close { conn, closing } => Some((conn.0, closing.code)),
+        _ => None,
+    };
+    commands.iter().filter_map(close).collect()
+}
+
+fn check(commands: &[Command]) -> Option<u64> {
+    commands.iter().find_map(|command| match command {
+        Command::CheckPasswords { attempt, .. } => Some(*attempt),
+        _ => None,
+    })
+}
+
+fn introduced(commands: &[Command], to: u64) -> Option<&Introduced> {
+    sent(commands, to).into_iter().find_map(|frame| match frame {
+        ToUser::Introduced(introduced) => Some(&**introduced),
+        _ => None,
+    })
+}
+
+#[test]
+fn arrivals_are_told_together_a_little_later() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.join(2, "Bar");
+    assert!(world.room.wake_at() <= world.now.instant + ROSTER_BATCH);
+    let told = world.pass(ROSTER_BATCH);
+    let [Command::Broadcast(ToUser::Roster(roster))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(roster.joined.len(), 2);
+    assert!(world.pass(ROSTER_BATCH).is_empty());
+}
+
+#[test]
+fn a_late_answer_of_bcrypt_for_a_departed_connection_is_dropped() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    let attempt = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+    world.handle(Input::Closed { conn: ConnId(1) });
+    let late = Input::PasswordsChecked { conn: ConnId(1), attempt, verdict: PasswordVerdict::Right };
+    assert!(world.handle(late).is_empty());
+    assert!(world.room.directory.is_empty());
+}
+
+#[test]
+fn an_answer_of_bcrypt_for_an_earlier_attempt_is_dropped() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    let first = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+    let wrong = Input::PasswordsChecked { conn: ConnId(1), attempt: first, verdict: PasswordVerdict::Wrong };
+    assert_eq!(refusal(&world.handle(wrong)), Some(&LoginRefusal::Credentials));
+    world.frame(1, login("Foo", 1, password()));
+    let stale = Input::PasswordsChecked { conn: ConnId(1), attempt: first, verdict: PasswordVerdict::Right };
+    assert!(world.handle(stale).is_empty());
+}
+
+#[test]
+fn a_busy_room_says_so_and_that_is_no_failure() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    for _ in 0..10 {
+        let attempt = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+        let verdict = PasswordVerdict::Busy { retry_after: Duration::from_secs(1) };
+        let told = world.handle(Input::PasswordsChecked { conn: ConnId(1), attempt, verdict });
+        assert_eq!(refusal(&told), Some(&LoginRefusal::Busy { retry_after_ms: 1000 }));
+        assert!(closed(&told).is_empty());
+    }
+}
+
+#[test]
+fn the_first_login_of_an_account_binds_it_and_brings_a_ticket_that_needs_no_bcrypt() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    let attempt = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+    let right = Input::PasswordsChecked { conn: ConnId(1), attempt, verdict: PasswordVerdict::Right };
+    let told = world.handle(right);
+    let ticket = welcome(&told).unwrap().ticket.clone().unwrap();
+    let bound = |c: &Command| matches!(c, Command::Store { change: StoreChange::Binding { .. }, .. });
+    assert!(told.iter().any(bound));
+
+    world.handle(Input::Closed { conn: ConnId(1) });
+    world.open(2, "192.0.2.2:1");
+    let told = world.frame(2, login("foo", 1, Credentials::Ticket(ticket.secret)));
+    assert!(check(&told).is_none() && welcome(&told).is_some());
+    let kept = world.pass(TICKETS_BATCH);
+    let kept = kept.iter().find_map(|command| match command {
+        Command::Store { change: StoreChange::Tickets { all }, .. } => Some(all.len()),
+        _ => None,
+    });
+    assert_eq!(kept, Some(2));
+}
+
+#[test]
+fn a_new_password_voids_tickets_and_a_login_under_way() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    let attempt = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+    let change = AdminRequest::UserPassword { name: "Foo".parse().unwrap(), hash: PasswordHash::dummy(10) };
+    let told = world.admin(change);
+    assert!(matches!(
+        &told[..],
+        [Command::Store { change: StoreChange::Account { .. }, call: Some(CallId(0)) }]
+    ));
+    let right = Input::PasswordsChecked { conn: ConnId(1), attempt, verdict: PasswordVerdict::Right };
+    assert_eq!(refusal(&world.handle(right)), Some(&LoginRefusal::Credentials));
+}
+
+#[test]
+fn guessing_ends_in_a_bar_of_the_address_and_not_of_the_account() {
+    let mut world = World::new(&["Foo", "Bar", "Baz"]);
+    let mut barred = None;
+    for (conn, name) in ["Foo", "Bar", "Baz"].into_iter().enumerate() {
+        world.open(conn as u64, "192.0.2.1:1");
+        let attempt = check(&world.frame(conn as u64, login(name, 1, password()))).unwrap();
+        let wrong = PasswordVerdict::Wrong;
+        let told =
+            world.handle(Input::PasswordsChecked { conn: ConnId(conn as u64), attempt, verdict: wrong });
+        barred = told.iter().find_map(|command| match command {
+            Command::Bar { until, .. } => Some((conn, *until, closed(&told))),
+            _ => None,
+        });
+    }
+    assert_eq!(barred, Some((2, world.now.instant + Duration::from_secs(15), vec![(2, CloseCode::Banned)])));
+    world.open(9, "192.0.2.9:1");
+    assert!(check(&world.frame(9, login("Foo", 1, password()))).is_some());
+}
+
+#[test]
+fn a_room_can_be_full_but_not_for_who_replaces_itself() {
+    let mut world = World::with(&[], RoomLimits { max_users: 1, ..RoomLimits::default() });
+    world.join(1, "Foo");
+    assert_eq!(refusal(&world.join(2, "Bar")), Some(&LoginRefusal::Full));
+    world.open(3, "198.51.100.3:1");
+    let told = world.frame(3, login("Foo", 1, Credentials::Open));
+    assert!(welcome(&told).is_some());
+    assert_eq!(closed(&told), [(1, CloseCode::Replaced)]);
+    assert!(world.handle(Input::Closed { conn: ConnId(1) }).is_empty());
+    assert_eq!(world.room.directory.len(), 1);
+}
+
+#[test]
+fn the_asked_is_told_before_the_asker_and_each_gets_its_own_token() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.join(2, "Bar");
+    let told = world.introduce(1, "Bar");
+    let order: Vec<_> = told
+        .iter()
+        .filter_map(|c| if let Command::Send { conn, .. } = c { Some(conn.0) } else { None })
+        .collect();
+    assert_eq!(order, [2, 1]);
+    let (foo, bar) = (introduced(&told, 1).unwrap(), introduced(&told, 2).unwrap());
+    let token = |introduced: &Introduced| introduced.rungs.last().unwrap().relay.unwrap();
+    let [link, other] = [LinkId(1), LinkId(2)];
+    let from = [192, 0, 2, 1].into();
+    assert!(world.handle(Input::RelayHello { link, from, token: token(bar) }).is_empty());
+    let told = world.handle(Input::RelayHello { link: other, from, token: token(foo) });
+    let [Command::RelayReady { links, users, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(*links, [other, link]);
+    assert_eq!(users.clone().map(|user| user.to_string()), ["Foo", "Bar"]);
+}
+
+#[test]
+fn who_asks_for_too_many_introductions_waits() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.join(2, "Bar");
+    let refused = |told: &[Command]| {
+        matches!(
+            sent(told, 1)[..],
+            [ToUser::IntroductionRefused(_, PairRefusal::Busy { retry_after_ms: 1.. })]
+        )
+    };
+    let granted = (0..1000).take_while(|_| !refused(&world.introduce(1, "Bar"))).count();
+    assert_eq!(granted, parlor_protocol::limits::INTRODUCTION_BURST as usize);
+    world.pass(Duration::from_secs(1));
+    assert!(!refused(&world.introduce(1, "Bar")));
+}
+
+#[test]
+fn an_address_that_others_are_told_to_dial_was_checked() {
+    let mut world = World::new(&[]);
+    let told = world.join(1, "Foo");
+    let checked = told.iter().find_map(|command| match command {
+        Command::CheckAddress { conn: ConnId(1), generation, address, .. } => Some((*generation, *address)),
+        _ => None,
+    });
+    let (generation, address) = checked.unwrap();
+    assert_eq!(address, "198.51.100.1:7000".parse().unwrap());
+    world.join(2, "Bar");
+    let has_public =
+        |told: &[Command]| introduced(told, 2).unwrap().rungs.iter().any(|r| r.rung == Rung::Public);
+    assert!(!has_public(&world.introduce(2, "Foo")));
+    let answer = |generation, reached| Input::AddressChecked {
+        conn: ConnId(1),
+        generation,
+        address: address.ip(),
+        reached,
+    };
+    assert!(world.handle(answer(generation + 1, true)).is_empty(), "an answer about another presence");
+    assert!(!has_public(&world.introduce(2, "Foo")));
+    let told = world.handle(answer(generation, true));
+    assert!(matches!(&sent(&told, 1)[..], [ToUser::Reachable(list)] if *list == [address.ip()]));
+    assert!(has_public(&world.introduce(2, "Foo")));
+}
+
+#[test]
+fn a_declared_address_is_believed_if_the_room_sees_it_and_never_leads_the_room_inside() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    let declare = |world: &mut World, ip: &str| {
+        let presence = Presence { public: Some(ip.parse().unwrap()), ..presence(1) };
+        world.frame(1, ToRoom::Presence(presence))
+    };
+    let told = declare(&mut world, "198.51.100.1");
+    assert!(matches!(&sent(&told, 1)[..], [ToUser::Reachable(list)] if list.len() == 1));
+    for inside in ["10.0.0.1", "127.0.0.1", "169.254.1.1", "fd00::1", "0.0.0.0", "224.0.0.1"] {
+        let told = declare(&mut world, inside);
+        assert!(matches!(&sent(&told, 1)[..], [ToUser::Reachable(list)] if list.is_empty()), "{inside}");
+        assert!(!told.iter().any(|command| matches!(command, Command::CheckAddress { .. })), "{inside}");
+    }
+    let told = declare(&mut world, "203.0.113.5");
+    assert!(told.iter().any(|command| matches!(command, Command::CheckAddress { .. })));
+}
+
+#[test]
+fn a_ban_cuts_sessions_and_relays_and_passes_when_its_time_is_over() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.join(2, "Bar");
+    let told = world.introduce(1, "Bar");
+    let tokens = [1, 2].map(|to| introduced(&told, to).unwrap().rungs.last().unwrap().relay.unwrap());
+    for (link, token) in tokens.into_iter().enumerate() {
+        let from = [198, 51, 100, 1 + link as u8].into();
+        world.handle(Input::RelayHello { link: LinkId(link as u64), from, token });
+    }
+    let told =
+        world.admin(AdminRequest::BanAdd { net: "198.51.100.2/32".parse().unwrap(), seconds: Some(60) });
+    assert_eq!(closed(&told), [(2, CloseCode::Banned)]);
+    assert!(told.iter().any(|command| matches!(command, Command::RelayEnd { .. })));
+    assert!(
+        told.iter()
+            .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.len() == 1))
+    );
+    let told = world.pass(Duration::from_secs(60));
+    assert!(
+        told.iter()
+            .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.is_empty()))
+    );
+    assert!(told.iter().any(|c| matches!(c, Command::Store { change: StoreChange::Unban(_), .. })));
+}
+
+#[test]
+fn what_cannot_be_done_is_answered_with_a_reason() {
+    let mut world = World::new(&["Foo"]);
+    let missing: UserName = "Nobody".parse().unwrap();
+    for request in [
+        AdminRequest::UserAdd { name: "foo".parse().unwrap(), hash: PasswordHash::dummy(10) },
+        AdminRequest::UserPassword { name: missing.clone(), hash: PasswordHash::dummy(10) },
+        AdminRequest::UserRemove { name: missing.clone() },
+        AdminRequest::ResetIdentity { name: missing },
+        AdminRequest::BanRemove { net: "192.0.2.1/32".parse().unwrap() },
+    ] {
+        let told = world.admin(request.clone());
+        assert!(
+            matches!(&told[..], [Command::Answer { response: AdminResponse::Failed(_), .. }]),
+            "{request:?}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_bar_for_misbehaving_is_listed_and_can_be_lifted() {
+    let mut world = World::new(&[]);
+    world.handle(Input::Misbehaved { from: [192, 0, 2, 1].into(), offence: Offence::Malformed });
+    let told = world.admin(AdminRequest::BanList);
+    let [Command::Answer { response: AdminResponse::Bans { bans }, .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((bans.len(), bans[0].until), (1, Some(world.now.unix + 90)));
+    let told = world.admin(AdminRequest::BanRemove { net: bans[0].net });
+    assert!(matches!(&told[..], [Command::Pardon(_), Command::Answer { response: AdminResponse::Done, .. }]));
+}
+
+#[test]
+fn when_the_room_stops_everybody_is_sent_away_and_nobody_is_let_in() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.open(2, "198.51.100.2:1");
+    let told = world.handle(Input::Drain);
+    let mut codes = closed(&told);
+    codes.sort_by_key(|(conn, _)| *conn);
+    assert_eq!(codes, [(1, CloseCode::ShuttingDown), (2, CloseCode::ShuttingDown)]);
+    assert_eq!(refusal(&told), Some(&LoginRefusal::ShuttingDown));
+    let late = Input::Opened { conn: ConnId(3), from: "198.51.100.3:1".parse().unwrap(), exporter: EXPORTER };
+    assert_eq!(closed(&world.handle(late)), [(3, CloseCode::ShuttingDown)]);
+}
+
+#[test]
+fn rules_broken_before_the_login_cost_the_address_and_after_it_the_connection() {
+    let mut world = World::new(&[]);
+    world.open(1, "192.0.2.1:1");
+    let told = world.frame(1, ToRoom::Ping(1));
+    assert_eq!(closed(&told), [(1, CloseCode::Unexpected)]);
+    assert!(told.iter().any(|command| matches!(command, Command::Bar { .. })));
+    world.join(2, "Foo");
+    let told = world.handle(Input::Broken { conn: ConnId(2), code: CloseCode::Malformed });
+    assert_eq!(closed(&told), [(2, CloseCode::Malformed)]);
+    assert!(!told.iter().any(|command| matches!(command, Command::Bar { .. })));
+}
