@@ -20,12 +20,8 @@ const ADDRESS_STAGGER: Duration = Duration::from_millis(50);
 /// The asked side leaves this head start to the side that asked, whose dial usually is enough.
 const ASKED_LATER: Duration = Duration::from_millis(60);
 /// When a relayed channel tries to climb, counted from the last attempt.
-const CLIMBS: [Duration; 4] = [
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-    Duration::from_secs(60),
-    Duration::from_secs(300),
-];
+const CLIMBS: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(300)];
 
 /// Where an attempt goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What decides: time, chance and the results of slow work come in as arguments. Nothing here imports tokio.
 
 pub(crate) mod channel;
+pub(crate) mod ladder;
 pub mod reconnect;
 pub mod roster;

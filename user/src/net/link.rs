@@ -272,4 +272,10 @@ impl Reader {
             self.read().await?;
         }
     }
+
+    /// Reads on without looking. False at the end.
+    pub(crate) async fn discard(&mut self) -> bool {
+        self.buffer.clear();
+        matches!(self.read().await, Ok(()))
+    }
 }

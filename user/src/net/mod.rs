@@ -8,6 +8,7 @@
 pub mod blacklist;
 pub mod dial;
 pub mod interfaces;
+pub(crate) mod link;
 pub mod listener;
 pub mod room;
 pub mod tls;

@@ -75,7 +75,8 @@ impl<C> Calls<C> {
         }
         let due = |pending: &Pending<C>| pending.until.is_some_and(|until| until <= now);
         let calls: Vec<u32> = self.pending.iter().filter(|(_, p)| due(p)).map(|(&call, _)| call).collect();
-        let expired = calls.into_iter().filter_map(|call| Some((call, self.pending.remove(&call)?))).collect();
+        let expired =
+            calls.into_iter().filter_map(|call| Some((call, self.pending.remove(&call)?))).collect();
         self.expiry = self.pending.values().filter_map(|pending| pending.until).min();
         expired
     }

@@ -74,7 +74,7 @@ impl Rtt {
 /// Links in no order that matters, and the one that carries the data.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    links: Vec<Link>,
+    all: Vec<Link>,
     active: Option<LinkId>,
     next_keepalive: u64,
 }
@@ -86,15 +86,15 @@ const PONGS: usize = 16;
 
 impl Links {
     pub(super) fn is_empty(&self) -> bool {
-        self.links.is_empty()
+        self.all.is_empty()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.links.iter()
+        self.all.iter()
     }
 
     pub(super) fn active(&self) -> Option<&Link> {
-        self.active.and_then(|id| self.links.iter().find(|link| link.id == id))
+        self.active.and_then(|id| self.all.iter().find(|link| link.id == id))
     }
 
     pub(super) fn is_active(&self, id: LinkId) -> bool {
@@ -102,12 +102,12 @@ impl Links {
     }
 
     pub(super) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.links.iter_mut().find(|link| link.id == id)
+        self.all.iter_mut().find(|link| link.id == id)
     }
 
     pub(super) fn insert(&mut self, id: LinkId, rung: Rung, now: Instant) {
         self.next_keepalive += 1;
-        self.links.push(Link {
+        self.all.push(Link {
             id,
             rung,
             rtt: Rtt::default(),
@@ -123,9 +123,9 @@ impl Links {
     }
 
     pub(super) fn remove(&mut self, id: LinkId) -> bool {
-        let before = self.links.len();
-        self.links.retain(|link| link.id != id);
-        self.links.len() < before
+        let before = self.all.len();
+        self.all.retain(|link| link.id != id);
+        self.all.len() < before
     }
 
     pub(super) fn close(&mut self, id: LinkId, code: CloseCode) {
@@ -135,7 +135,7 @@ impl Links {
     }
 
     pub(super) fn end(&mut self, code: CloseCode) {
-        for link in &mut self.links {
+        for link in &mut self.all {
             link.closing = Some((code, Scope::Channel));
         }
         self.active = None;
@@ -144,7 +144,7 @@ impl Links {
     /// Makes the best link the active one. True if it is another than before.
     pub(super) fn choose(&mut self) -> bool {
         let score = |link: &&Link| Score { suspect: link.suspect, rung: link.rung, id: link.id };
-        let best = self.links.iter().filter(|link| link.closing.is_none()).min_by_key(score).map(|l| l.id);
+        let best = self.all.iter().filter(|link| link.closing.is_none()).min_by_key(score).map(|l| l.id);
         std::mem::replace(&mut self.active, best) != best
     }
 
@@ -192,7 +192,7 @@ impl Links {
 
     /// When some link needs a keepalive or is dead.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.links
+        self.all
             .iter()
             .map(|link| {
                 let keepalive = link.heard.min(link.sent) + LINK_KEEPALIVE;
@@ -204,7 +204,7 @@ impl Links {
     /// Sends keepalives where they are due, and gives up links on which nothing came for too long.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(LinkId, CloseCode)> {
         let mut dead = Vec::new();
-        for link in &mut self.links {
+        for link in &mut self.all {
             if link.heard + LINK_DEAD <= now {
                 dead.push((link.id, CloseCode::TimedOut));
             } else if link.pinged.is_empty()
@@ -215,7 +215,7 @@ impl Links {
                 link.pings.push(KEEPALIVE | self.next_keepalive);
             }
         }
-        self.links.retain(|link| dead.iter().all(|&(id, _)| id != link.id));
+        self.all.retain(|link| dead.iter().all(|&(id, _)| id != link.id));
         dead
     }
 }

@@ -33,6 +33,7 @@ use parlor_protocol::wire::peer::{Head, Status};
 use self::calls::{Calls, Pending};
 pub(crate) use self::links::LinkId;
 use self::links::Links;
+pub(crate) use self::records::After;
 
 /// What happened. `C` is what the caller wants back of a call, `R` of a message.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(crate) enum Event<C, R> {
     /// The peer has forgotten the session: calls of its that run here have nobody to answer to.
     SessionReset,
     /// Another link carries the data now, or none.
-    Active { link: Option<LinkId> },
+    Active,
     /// Data waits for an acknowledgement on this link for too long.
     Suspect { link: LinkId },
     /// This link ended. The shell drops it.
@@ -64,7 +65,7 @@ pub(crate) enum Event<C, R> {
     /// The peer ended the channel.
     Ended { code: CloseCode },
     /// A ping was answered.
-    Pong { link: LinkId, rung: Rung, id: u64, rtt: Duration },
+    Pong { rung: Rung, id: u64, rtt: Duration },
     /// There is room in the send buffer again.
     Room,
 }
@@ -154,6 +155,11 @@ impl<C, R> Channel<C, R> {
         self.links.iter().map(|link| (link.id, link.rung)).collect()
     }
 
+    /// This side's epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.ours
+    }
+
     /// The peer's epoch, once they have talked.
     #[cfg(test)]
     pub(crate) fn peer_epoch(&self) -> Option<Epoch> {
@@ -168,11 +174,6 @@ impl<C, R> Channel<C, R> {
     /// True if everything that was sent has been taken over.
     pub(crate) fn is_flushed(&self) -> bool {
         self.out.is_empty()
-    }
-
-    /// Bytes kept for the peer.
-    pub(crate) fn buffered(&self) -> usize {
-        self.out.bytes()
     }
 
     /// Bytes that are ready for the next records.
@@ -398,7 +399,7 @@ impl<C, R> Channel<C, R> {
         self.interrupt(events);
         self.forget(ours);
         if was_linked {
-            events.push(Event::Active { link: None });
+            events.push(Event::Active);
         }
     }
 
@@ -486,7 +487,7 @@ impl<C, R> Channel<C, R> {
         if self.links.choose() {
             self.out.rewind();
             self.progress_at = Some(now);
-            events.push(Event::Active { link: self.links.active().map(|link| link.id) });
+            events.push(Event::Active);
         }
     }
 

@@ -179,7 +179,7 @@ impl<C, R> Channel<C, R> {
                 if let Some((rung, rtt, wanted)) = self.links.pong(id, pong, now)
                     && wanted
                 {
-                    events.push(Event::Pong { link: id, rung, id: pong, rtt });
+                    events.push(Event::Pong { rung, id: pong, rtt });
                 }
             }
             kind::CLOSE | kind::END => {

@@ -342,7 +342,7 @@ fn a_ping_comes_back_with_its_round_trip_and_rung() {
     pair.now += Duration::from_millis(30);
     pair.settle();
     let pong = pair.seen_a.iter().find_map(|e| match e {
-        Event::Pong { rung, id: 42, rtt, .. } => Some((*rung, *rtt)),
+        Event::Pong { rung, id: 42, rtt } => Some((*rung, *rtt)),
         _ => None,
     });
     assert_eq!(pong, Some((Rung::Public, Duration::from_millis(30))));

@@ -1,0 +1,282 @@
+//! What a user is told before it joins.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use parlor_protocol::address::RoomAddress;
+use parlor_protocol::identity::InstanceId;
+use parlor_protocol::limits::{BODY, BODY_MOST, CALLS_RUNNING};
+use parlor_protocol::name::LanId;
+use parlor_protocol::presence::Encryption;
+use parlor_protocol::wire::control::Secret;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use crate::data::DataDir;
+use crate::error::BuildError;
+use crate::hub::{Hub, Parts, Settings};
+use crate::net::blacklist::Blacklist;
+use crate::net::interfaces::Reachability;
+use crate::net::listener::{CheckKey, Listener};
+use crate::net::room::{RoomClient, RoomOptions};
+use crate::user::User;
+
+/// How long a `get` waits unless it says otherwise.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
+/// Links that wait to be answered.
+const ARRIVALS: usize = 64;
+
+/// Builds a [`User`]. Everything but the name has a default.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `join` is called"]
+pub struct UserBuilder {
+    name: String,
+    room: Option<String>,
+    password: Option<String>,
+    room_password: Option<String>,
+    public_ip: Option<IpAddr>,
+    port: u16,
+    lan_id: Option<String>,
+    encryption: Encryption,
+    data: Option<PathBuf>,
+    remember: bool,
+    tofu: bool,
+    take_over: bool,
+    agent: Option<String>,
+    max_body: usize,
+    calls_running: usize,
+    get_timeout: Option<Duration>,
+    addresses: Option<Vec<IpAddr>>,
+}
+
+impl UserBuilder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            room: None,
+            password: None,
+            room_password: None,
+            public_ip: None,
+            port: 0,
+            lan_id: None,
+            encryption: Encryption::On,
+            data: None,
+            remember: true,
+            tofu: false,
+            take_over: false,
+            agent: None,
+            max_body: BODY,
+            calls_running: CALLS_RUNNING,
+            get_timeout: Some(GET_TIMEOUT),
+            addresses: None,
+        }
+    }
+
+    /// Where the Room is: `room://HOST:PORT/#FINGERPRINT`, as the Room prints it. `room://127.0.0.1:2428` unless
+    /// set.
+    pub fn room(mut self, address: impl AsRef<str>) -> Self {
+        self.room = Some(address.as_ref().to_owned());
+        self
+    }
+
+    /// The password of the account, 1-71 bytes, where the Room has accounts.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The Room's own password, where it has one.
+    pub fn room_password(mut self, password: impl Into<String>) -> Self {
+        self.room_password = Some(password.into());
+        self
+    }
+
+    /// The address under which this machine can be reached from outside. The Room checks it.
+    pub fn public_ip(mut self, address: IpAddr) -> Self {
+        self.public_ip = Some(address);
+        self
+    }
+
+    /// The TCP port on which peers reach this user. 0, the default, picks one; set it where a firewall has to be
+    /// told.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// What this machine's local network is called; users with the same id try each other's private addresses.
+    /// "Default" unless set.
+    pub fn lan_id(mut self, lan_id: impl Into<String>) -> Self {
+        self.lan_id = Some(lan_id.into());
+        self
+    }
+
+    /// [`Encryption::Off`] leaves records in the clear between two users that both ask for it, on one host or LAN,
+    /// where the Room allows it. On unless set.
+    pub fn encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
+    /// The directory for identities, keys seen before and tickets. Unless set nothing is kept on disk: the
+    /// identity is new each time, and keys are pinned for the life of the program.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data = Some(directory.into());
+        self
+    }
+
+    /// Forgets the identity and the ticket with the program, whatever [`data`](Self::data) says; what is learned of
+    /// Rooms and peers is kept.
+    pub fn guest(mut self) -> Self {
+        self.remember = false;
+        self
+    }
+
+    /// Trusts the key that an unknown Room shows, and remembers it. Compare the fingerprint.
+    pub fn tofu(mut self, tofu: bool) -> Self {
+        self.tofu = tofu;
+        self
+    }
+
+    /// Replaces another program that is online under this name with the same identity.
+    pub fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
+    /// Name and version of the program, for the Room's operator; at most 64 bytes.
+    pub fn agent(mut self, agent: impl Into<String>) -> Self {
+        self.agent = Some(agent.into());
+        self
+    }
+
+    /// The largest body that is sent or taken, in bytes: 1 MiB unless set, at most 64 MiB.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Callbacks that may run at once for one peer: 64 unless set.
+    pub fn calls_running(mut self, calls: usize) -> Self {
+        self.calls_running = calls;
+        self
+    }
+
+    /// How long a `get` waits unless it says otherwise: 30 s unless set; `None`: as long as it takes.
+    pub fn get_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.get_timeout = timeout;
+        self
+    }
+
+    /// The addresses that peers in the same LAN are told, instead of those of this machine's interfaces.
+    pub fn lan_addresses(mut self, addresses: Vec<IpAddr>) -> Self {
+        self.addresses = Some(addresses);
+        self
+    }
+
+    /// Joins the room. From then on the user answers peers, and rejoins by itself when the Room was gone.
+    ///
+    /// # Errors
+    ///
+    /// See [`BuildError`]. Nothing secret is sent to a Room that is not believed.
+    pub async fn join(self) -> Result<User, BuildError> {
+        let settings = self.settings()?;
+        let data = match &self.data {
+            Some(path) => DataDir::open(path)?,
+            None => DataDir::ephemeral(),
+        };
+        let listener = Listener::bind(self.port)?;
+        let instance = InstanceId(random()?);
+        let options = self.room_options(&listener, instance, data.clone())?;
+        let name = options.name.clone();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let guard = stop.clone().drop_guard();
+        // The Room may check this user's address while it answers the login, so the listener runs first.
+        let (check_key, blacklist) = (CheckKey::default(), Blacklist::default());
+        let (sender, arrivals) = mpsc::channel(ARRIVALS);
+        let listening =
+            listener.run(sender, blacklist.clone(), check_key.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(listening);
+        let (room, joined, events) = RoomClient::join(options, &tasks, &stop).await?;
+        let hub = Hub::new(Parts {
+            name,
+            instance,
+            settings,
+            blacklist,
+            check_key,
+            tasks: tasks.clone(),
+            stop,
+            commands: room.commands().clone(),
+            data,
+            joined,
+        });
+        tasks.spawn(std::sync::Arc::clone(&hub).listen_to_room(events));
+        tasks.spawn(std::sync::Arc::clone(&hub).answer_arrivals(arrivals));
+        Ok(User::new(hub, room, guard))
+    }
+
+    fn settings(&self) -> Result<Settings, BuildError> {
+        let setting = |field, why: &str| Err(BuildError::Setting { field, why: why.to_owned() });
+        if self.max_body == 0 || self.max_body > BODY_MOST {
+            return setting("max_body", "must be from 1 byte to 64 MiB (67,108,864)");
+        }
+        if self.calls_running == 0 {
+            return setting("calls_running", "must be at least 1");
+        }
+        if self.agent.as_ref().is_some_and(|agent| agent.len() > 64) {
+            return setting("agent", "has at most 64 bytes");
+        }
+        Ok(Settings {
+            max_body: self.max_body as u32,
+            calls_running: self.calls_running,
+            get_timeout: self.get_timeout,
+        })
+    }
+
+    fn room_options(
+        self,
+        listener: &Listener,
+        instance: InstanceId,
+        data: DataDir,
+    ) -> Result<RoomOptions, BuildError> {
+        let address = match &self.room {
+            Some(address) => address.parse()?,
+            None => RoomAddress::default(),
+        };
+        let lan_id = match self.lan_id {
+            Some(lan_id) => LanId::try_from(lan_id)?,
+            None => LanId::default(),
+        };
+        let agent =
+            self.agent.unwrap_or_else(|| concat!("parlor-user/", env!("CARGO_PKG_VERSION")).to_owned());
+        Ok(RoomOptions {
+            address,
+            name: self.name.parse()?,
+            password: self.password.map(Secret::new).transpose()?,
+            room_password: self.room_password.map(Secret::new).transpose()?,
+            tofu: self.tofu,
+            take_over: self.take_over,
+            instance,
+            seed: Zeroizing::new(random()?),
+            remember: self.remember,
+            agent,
+            reachability: Reachability {
+                lan_id,
+                port: listener.port(),
+                public: self.public_ip,
+                encryption: self.encryption,
+                addresses: self.addresses,
+            },
+            data,
+        })
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], BuildError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| BuildError::Random(error.to_string()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,157 @@
+//! Attempts on the ladder: dial, shake hands, take the link in.
+
+use std::sync::Arc;
+
+use parlor_protocol::limits::LINK_ATTEMPT;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::control::RungOffer;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::links::{Incoming, LinkError};
+use super::{Conversation, Phase};
+use crate::clock;
+use crate::core::ladder::{Attempt, Target, improves, schedule};
+use crate::error::OpenError;
+use crate::hub::{Hub, Known};
+use crate::net::dial::{dial, dial_relay};
+
+/// How an attempt ended.
+enum Outcome {
+    Linked,
+    /// A link at least as good was there first.
+    NotNeeded,
+    Failed(Rung, String),
+}
+
+impl Conversation {
+    /// Asks the Room for an introduction and tries its rungs.
+    pub(super) async fn search(self: Arc<Self>, hub: Arc<Hub>) {
+        let result = self.seek(&hub).await;
+        let now = clock::now();
+        let mut state = self.lock();
+        if let Err(error) = &result {
+            state.story.tell(now, None, error.to_string());
+        }
+        state.search.finished(result, now);
+        drop(state);
+        self.look.notify_one();
+    }
+
+    async fn seek(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<(), OpenError> {
+        let (known, offers) = tokio::select! {
+            () = hub.stop.cancelled() => return Err(OpenError::Left),
+            introduced = hub.introduce(&self.peer) => introduced?,
+        };
+        self.phase.send_if_modified(|phase| {
+            let news = *phase != Phase::Ready;
+            if news {
+                *phase = Phase::Ready;
+            }
+            news
+        });
+        self.attempt(hub, known, &offers, false).await
+    }
+
+    /// The peer asked for this introduction: does this side's part.
+    pub(crate) async fn asked(self: Arc<Self>, hub: Arc<Hub>, known: Arc<Known>, offers: Vec<RungOffer>) {
+        // What became of it is in the story; the peer is the one who waits.
+        let _ = self.attempt(&hub, known, &offers, true).await;
+    }
+
+    async fn attempt(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        known: Arc<Known>,
+        offers: &[RungOffer],
+        asked: bool,
+    ) -> Result<(), OpenError> {
+        let now = clock::now();
+        for offer in offers.iter().filter(|offer| offer.rung.is_direct() && offer.dial.is_empty()) {
+            let what = "offered: the peer is the one to dial";
+            self.lock().story.tell(now, Some(offer.rung), what.to_owned());
+        }
+        let mut attempts = JoinSet::new();
+        for attempt in schedule(offers, asked) {
+            let (this, hub, known) = (Arc::clone(self), Arc::clone(hub), Arc::clone(&known));
+            attempts.spawn(async move { this.try_rung(&hub, &known, attempt, asked).await });
+        }
+        let mut failures = Vec::new();
+        loop {
+            let outcome = tokio::select! {
+                () = hub.stop.cancelled() => return Err(OpenError::Left),
+                outcome = attempts.join_next() => outcome,
+            };
+            match outcome {
+                None => break,
+                Some(Ok(Outcome::Failed(rung, why))) => failures.push(format!("{rung}: {why}")),
+                Some(Ok(Outcome::Linked | Outcome::NotNeeded) | Err(_)) => {}
+            }
+            let best = offers.iter().map(|offer| offer.rung).min();
+            if self.path().is_some_and(|(rung, _)| best.is_none_or(|best| rung <= best)) {
+                break;
+            }
+        }
+        if self.path().is_some() {
+            return Ok(());
+        }
+        let tried =
+            if failures.is_empty() { "nothing could be tried".to_owned() } else { failures.join("; ") };
+        Err(OpenError::NoPath { peer: self.peer.clone(), tried })
+    }
+
+    async fn try_rung(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        known: &Arc<Known>,
+        attempt: Attempt,
+        asked: bool,
+    ) -> Outcome {
+        sleep(attempt.after).await;
+        if !improves(attempt.rung, self.path().map(|(rung, _)| rung)) {
+            return Outcome::NotNeeded;
+        }
+        let started = clock::now();
+        let linked = timeout(LINK_ATTEMPT, self.link_up(hub, known, attempt, asked)).await;
+        let place = match attempt.target {
+            Target::Address(address) => format!("{address}"),
+            Target::Relay(_) => "the Room".to_owned(),
+        };
+        let took = started.elapsed().as_millis();
+        let (what, outcome) = match linked.unwrap_or(Err(LinkError::TimedOut)) {
+            Ok(()) => (format!("tried {place}: works, after {took} ms"), Outcome::Linked),
+            Err(error) => {
+                let why = format!("{place}: {error}");
+                (format!("tried {place}: {error}, after {took} ms"), Outcome::Failed(attempt.rung, why))
+            }
+        };
+        self.lock().story.tell(clock::now(), Some(attempt.rung), what);
+        outcome
+    }
+
+    async fn link_up(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        known: &Arc<Known>,
+        attempt: Attempt,
+        asked: bool,
+    ) -> Result<(), LinkError> {
+        match attempt.target {
+            Target::Address(address) => {
+                let stream = dial(address, known.introduction.id, LINK_ATTEMPT, &hub.blacklist).await?;
+                self.open_link(hub, stream, attempt.rung, known).await?;
+            }
+            Target::Relay(token) => {
+                let room = [hub.room_socket()];
+                let stream = dial_relay(&room, &token, LINK_ATTEMPT).await?;
+                if asked {
+                    let rungs = &[Rung::Relay];
+                    self.answer_link(hub, Incoming { stream, known: Arc::clone(known), rungs }).await?;
+                } else {
+                    self.open_link(hub, stream, Rung::Relay, known).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,377 @@
+//! What the channel reports is acted on: callbacks run, callers wake, messages go to their handlers.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parlor_protocol::name::EventName;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::wire::peer::Status;
+use tokio_util::sync::CancellationToken;
+
+use super::{CallEnd, Conversation, Events};
+use crate::callbacks::{Answering, Callback, Context, Handler, SHORT};
+use crate::clock;
+use crate::core::channel::{Event as ChannelEvent, PushError};
+use crate::error::{Interrupted, closed_by_peer};
+use crate::events::Event;
+use crate::hub::Hub;
+use crate::inbox::Message;
+
+/// What a caller is told to wait when this user runs as many callbacks as it may.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// A smaller message in the inbox gets memory of its own instead of keeping a whole record alive, in bytes.
+const OWN_MEMORY: usize = 4096;
+
+/// Messages of one event from one peer, handled one after another.
+#[derive(Default)]
+pub(super) struct Lane {
+    waiting: VecDeque<(Bytes, u64, Arc<Handler>)>,
+}
+
+impl Conversation {
+    /// Acts on what the channel reported. Called without the lock.
+    pub(super) fn dispatch(self: &Arc<Self>, events: &mut Events) {
+        let mut interrupted = false;
+        for event in events.drain(..) {
+            match event {
+                ChannelEvent::Message { event, body, cost } => self.on_message(event, body, cost),
+                ChannelEvent::Call { call, timeout_ms, name, body } => {
+                    self.on_call(call, timeout_ms, &name, body);
+                }
+                ChannelEvent::Cancelled { call } => {
+                    if let Some(token) = self.lock().running.remove(&call) {
+                        token.cancel();
+                    }
+                }
+                ChannelEvent::Answered { token, status, body } => {
+                    // A caller that is gone needs no answer.
+                    let _ = token.send(CallEnd::Answered(status, body));
+                    self.room.notify_waiters();
+                }
+                ChannelEvent::CallInterrupted { token, maybe_executed } => {
+                    interrupted = true;
+                    let _ = token.send(CallEnd::Interrupted { maybe_executed });
+                }
+                ChannelEvent::CallTimedOut { token, maybe_executed } => {
+                    let _ = token.send(CallEnd::TimedOut { maybe_executed });
+                    self.room.notify_waiters();
+                }
+                ChannelEvent::Delivered { receipt } => {
+                    let _ = receipt.send(Ok(()));
+                }
+                ChannelEvent::Interrupted { receipt } => {
+                    interrupted = true;
+                    let why = self.lock().interruption.clone();
+                    let _ = receipt.send(Err(Interrupted { why }));
+                }
+                ChannelEvent::SessionReset => self.on_reset(),
+                ChannelEvent::Room => self.room.notify_waiters(),
+                ChannelEvent::Pong { id, rung, rtt } => {
+                    if let Some(waiting) = self.lock().pings.remove(&id) {
+                        let _ = waiting.send((rung, rtt));
+                    }
+                }
+                ChannelEvent::Active => self.on_active(),
+                ChannelEvent::Suspect { link } => {
+                    let mut state = self.lock();
+                    let rung = state.links.get(&link).map(|link| link.rung);
+                    let what = "no acknowledgement for too long: looking for another path";
+                    state.story.tell(clock::now(), rung, what.to_owned());
+                    state.search.suspect = true;
+                    drop(state);
+                    self.look.notify_one();
+                }
+                ChannelEvent::LinkEnded { link, code } => self.on_link_ended(link, code),
+                ChannelEvent::Ended { code } => self.on_ended(code),
+            }
+        }
+        if interrupted {
+            let why = self.lock().interruption.clone();
+            self.tell(Event::Interrupted { peer: self.peer.clone(), why });
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(hub) = self.hub.upgrade() {
+            hub.tell(event);
+        }
+    }
+
+    fn on_active(&self) {
+        let mut state = self.lock();
+        let rung = state.active.as_ref().map(|link| link.rung);
+        let what = match rung {
+            Some(_) => "carries the conversation now: it is the best path that works",
+            None => "no path carries the conversation",
+        };
+        state.story.tell(clock::now(), rung, what.to_owned());
+        drop(state);
+        self.tell(Event::LinkChanged { peer: self.peer.clone(), rung });
+        self.room.notify_waiters();
+        self.look.notify_one();
+    }
+
+    fn on_link_ended(&self, id: crate::core::channel::LinkId, code: CloseCode) {
+        let mut state = self.lock();
+        let Some(link) = state.links.remove(&id) else { return };
+        state.story.tell(clock::now(), Some(link.rung), format!("link ended: {code}"));
+        state.refresh();
+        drop(state);
+        link.over.cancel();
+        self.look.notify_one();
+    }
+
+    /// The peer ended the channel: what it has not taken over is reported.
+    fn on_ended(self: &Arc<Self>, code: CloseCode) {
+        let mut events = Vec::new();
+        let mut state = self.lock();
+        state.interruption = closed_by_peer(code);
+        state.note_session_end();
+        let fresh = state.next_epoch(self.hub.upgrade().as_deref());
+        state.channel.reset(fresh, code, &mut events);
+        state.refresh();
+        drop(state);
+        self.dispatch(&mut events);
+        self.look.notify_one();
+    }
+
+    /// Nobody waits for the calls that run here.
+    fn on_reset(&self) {
+        let running = std::mem::take(&mut self.lock().running);
+        for token in running.into_values() {
+            token.cancel();
+        }
+    }
+
+    fn on_message(self: &Arc<Self>, event: Option<Bytes>, body: Bytes, cost: u64) {
+        let Ok(hub) = self.hub() else { return };
+        let event = match event.map(|bytes| event_name(&bytes)) {
+            None => None,
+            Some(Some(name)) => Some(name),
+            Some(None) => {
+                tracing::debug!(peer = %self.peer, "a message with a bad event name was dropped");
+                self.consumed(cost);
+                return;
+            }
+        };
+        if let Some(name) = &event
+            && let Some(handler) = hub.callbacks.send(name.as_str())
+        {
+            self.handle(&hub, name.clone(), handler, body, cost);
+            return;
+        }
+        let body = if body.len() < OWN_MEMORY { Bytes::copy_from_slice(&body) } else { body };
+        let event = event.map(|name| name.as_str().into());
+        hub.inbox.push(Message { from: self.peer.clone(), event, body }, cost, Arc::clone(self));
+    }
+
+    /// Queues a message for its handler, and sees to it that somebody works on the queue.
+    fn handle(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        name: EventName,
+        handler: Arc<Handler>,
+        body: Bytes,
+        cost: u64,
+    ) {
+        let mut state = self.lock();
+        let idle = !state.lanes.contains_key(&name);
+        state.lanes.entry(name.clone()).or_default().waiting.push_back((body, cost, handler));
+        drop(state);
+        if idle {
+            hub.tasks.spawn(Arc::clone(self).work(name, hub.stop.clone()));
+        }
+    }
+
+    async fn work(self: Arc<Self>, name: EventName, stop: CancellationToken) {
+        loop {
+            let (body, cost, handler) = {
+                let mut state = self.lock();
+                let next = state.lanes.get_mut(&name).and_then(|lane| lane.waiting.pop_front());
+                let Some(next) = next else {
+                    state.lanes.remove(&name);
+                    return;
+                };
+                next
+            };
+            let context = Context { from: self.peer.clone(), deadline: None };
+            let handled = AssertUnwindSafe(handler.handle(context, body)).catch_unwind();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                handled = handled => if handled.is_err() {
+                    tracing::error!(peer = %self.peer, event = %name, "a message handler panicked");
+                }
+            }
+            self.consumed(cost);
+        }
+    }
+
+    fn on_call(self: &Arc<Self>, call: u32, timeout_ms: u32, name: &Bytes, body: Bytes) {
+        let Ok(hub) = self.hub() else { return };
+        let Some(callback) = std::str::from_utf8(name).ok().and_then(|name| hub.callbacks.get(name)) else {
+            self.answer(call, Status::NoSuchCallback, Vec::new());
+            return;
+        };
+        let busy = self.lock().running.len() >= hub.settings.calls_running
+            || callback.running.load(Ordering::Relaxed) >= callback.limit.load(Ordering::Relaxed);
+        if busy {
+            let wait = RETRY_AFTER.as_millis() as u32;
+            self.answer(call, Status::Overloaded, wait.to_le_bytes().to_vec());
+            return;
+        }
+        let deadline = (timeout_ms > 0).then(|| Duration::from_millis(u64::from(timeout_ms)));
+        let mut answering = callback.call(Context { from: self.peer.clone(), deadline }, body);
+        if callback.is_trusted() {
+            let started = clock::now();
+            let polled = poll_once(&mut answering);
+            callback.polled(!matches!(polled, Ok(Poll::Pending)) && started.elapsed() <= SHORT);
+            match polled {
+                Ok(Poll::Ready((status, body))) => return self.answer(call, status, body),
+                Err(Panicked) => return self.answer(call, Status::Panicked, Vec::new()),
+                Ok(Poll::Pending) => {}
+            }
+        }
+        self.run(&hub, call, deadline, callback, answering);
+    }
+
+    /// Runs a callback in a task of its own.
+    fn run(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        call: u32,
+        deadline: Option<Duration>,
+        callback: Arc<Callback>,
+        answering: Answering,
+    ) {
+        let token = hub.stop.child_token();
+        self.lock().running.insert(call, token.clone());
+        callback.running.fetch_add(1, Ordering::Relaxed);
+        let this = Arc::clone(self);
+        hub.tasks.spawn(async move {
+            let counted = Running(&callback);
+            let mut answering = AssertUnwindSafe(answering).catch_unwind();
+            let first = poll_fn(|cx| {
+                let started = clock::now();
+                let polled = answering.poll_unpin(cx);
+                callback.polled(polled.is_ready() && started.elapsed() <= SHORT);
+                Poll::Ready(polled)
+            });
+            let finished = match first.await {
+                Poll::Ready(answer) => Some(answer),
+                Poll::Pending => tokio::select! {
+                    biased;
+                    () = token.cancelled() => None,
+                    answer = answering => Some(answer),
+                    () = expired(deadline) => Some(Ok((Status::TimedOut, Vec::new()))),
+                },
+            };
+            drop(counted);
+            // A call that was cancelled has no place in the table any more, and nobody to answer to.
+            if this.lock().running.remove(&call).is_none() {
+                return;
+            }
+            match finished {
+                Some(Ok((status, body))) => this.answer_when_there_is_room(call, status, body, &token).await,
+                Some(Err(_)) => {
+                    tracing::error!(peer = %this.peer, "a callback panicked");
+                    this.answer_when_there_is_room(call, Status::Panicked, Vec::new(), &token).await;
+                }
+                None => {}
+            }
+        });
+    }
+
+    /// Answers at once, or in a task of its own if there is no room now. What is flushed when is the reader's.
+    fn answer(self: &Arc<Self>, call: u32, status: Status, body: Vec<u8>) {
+        if let Err((status, body)) = self.try_answer(call, status, body)
+            && let Ok(hub) = self.hub()
+        {
+            let this = Arc::clone(self);
+            let token = hub.stop.clone();
+            hub.tasks.spawn(async move {
+                this.answer_when_there_is_room(call, status, body, &token).await;
+            });
+        }
+    }
+
+    async fn answer_when_there_is_room(
+        self: &Arc<Self>,
+        call: u32,
+        mut status: Status,
+        mut body: Vec<u8>,
+        token: &CancellationToken,
+    ) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.try_answer(call, status, body) {
+                Ok(()) => {
+                    let state = self.lock();
+                    self.sent(state, true);
+                    return;
+                }
+                Err((s, b)) => (status, body) = (s, b),
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = room => {}
+            }
+        }
+    }
+
+    /// Takes an answer if there is room for it. One that is too large is replaced by the word that it is.
+    fn try_answer(&self, call: u32, status: Status, body: Vec<u8>) -> Result<(), (Status, Vec<u8>)> {
+        let mut state = self.lock();
+        let body = Bytes::from(body);
+        let now = clock::now();
+        let most = self.hub.upgrade().map_or(usize::MAX, |hub| hub.settings.max_body as usize);
+        let pushed = if body.len() > most {
+            Err(PushError::TooLarge { len: body.len(), limit: most })
+        } else {
+            state.channel.answer(call, status, &body, || body.clone(), now)
+        };
+        match pushed {
+            Ok(()) => Ok(()),
+            Err(PushError::TooLarge { .. }) => state
+                .channel
+                .answer(call, Status::TooLarge, &[], Bytes::new, now)
+                .map_err(|_| (Status::TooLarge, Vec::new())),
+            Err(PushError::Full(_) | PushError::TooManyCalls) => Err((status, body.into())),
+        }
+    }
+}
+
+/// Counts a callback as running until it is dropped.
+struct Running<'a>(&'a Callback);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Panicked;
+
+fn poll_once(answering: &mut Answering) -> Result<Poll<(Status, Vec<u8>)>, Panicked> {
+    let mut context = TaskContext::from_waker(Waker::noop());
+    catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(&mut context))).map_err(|_| Panicked)
+}
+
+async fn expired(deadline: Option<Duration>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn event_name(bytes: &Bytes) -> Option<EventName> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}

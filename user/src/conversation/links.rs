@@ -1,0 +1,344 @@
+//! Links come up by a handshake, are read until they end, and go.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parlor_protocol::introduction::Cipher;
+use parlor_protocol::noise::handshake::{
+    HandshakeError, HandshakeSetup, Initiator, Responder, framed_message, framed_refusal, message_length,
+};
+use parlor_protocol::noise::payload::{LinkAccept, LinkHello};
+use parlor_protocol::noise::records::{Opener, RecordError, RecordKeys, Sealer};
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::codec::DecodeError;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::{Conversation, Events, Phase, State};
+use crate::clock;
+use crate::core::channel::{Channel, Event as ChannelEvent, LinkId, Terms};
+use crate::hub::{Hub, Known};
+use crate::net::link::{Link, ReadError, Reader};
+
+/// After the last record a link's socket is read to its end, so that what was written arrives before the socket is
+/// torn down. At most this long.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A connection whose other end opens the handshake.
+pub(crate) struct Incoming {
+    pub(crate) stream: TcpStream,
+    pub(crate) known: Arc<Known>,
+    /// The rungs it may be on.
+    pub(crate) rungs: &'static [Rung],
+}
+
+/// Why a handshake made no link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    #[error("{0}")]
+    Payload(#[from] DecodeError),
+    #[error("{0}")]
+    Relay(#[from] crate::net::dial::RelayError),
+    #[error("the peer refused: {0}")]
+    Refused(CloseCode),
+    #[error("the peer said nothing after the handshake: {0}")]
+    Silent(#[from] ReadError),
+    #[error("the handshake was about a session that is over")]
+    Stale,
+    #[error("timed out")]
+    TimedOut,
+    #[error("this user has left the room")]
+    Left,
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+/// A link that the handshake has proved.
+struct Proved {
+    stream: Stream,
+    rung: Rung,
+    cipher: Cipher,
+    sealer: Sealer,
+    terms: Terms,
+    /// The record that proved the initiator alive.
+    first: Option<Bytes>,
+}
+
+enum Stream {
+    Whole(TcpStream, Opener),
+    Split(tokio::net::tcp::OwnedWriteHalf, Reader),
+}
+
+impl Conversation {
+    /// Opens a handshake on a connection and takes the link in.
+    pub(super) async fn open_link(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        mut stream: TcpStream,
+        rung: Rung,
+        known: &Known,
+    ) -> Result<LinkId, LinkError> {
+        let hello = self.lock().channel.hello();
+        let (initiator, message) = Initiator::start(setup(hub, known, rung, true)?, &hello.encode())?;
+        stream.write_all(&framed_message(&message)).await?;
+        let Some(len) = message_length(prefix(&mut stream).await?)? else {
+            return Err(LinkError::Refused(stream.read_u16_le().await?.into()));
+        };
+        let mut message = vec![0; len];
+        stream.read_exact(&mut message).await?;
+        let (payload, keys) = initiator.finish(&message)?;
+        let accept = LinkAccept::decode(&payload)?;
+        let terms = Channel::<(), ()>::terms_of(&hello, &accept);
+        let (cipher, (sealer, opener)) = split(keys)?;
+        let stream = Stream::Whole(stream, opener);
+        self.adopt(hub, known, Proved { stream, rung, cipher, sealer, terms, first: None })
+    }
+
+    /// Answers a handshake on a connection and takes the link in once its initiator has proved itself alive.
+    pub(crate) async fn answer_link(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        incoming: Incoming,
+    ) -> Result<(LinkId, Rung), LinkError> {
+        let Incoming { mut stream, known, rungs } = incoming;
+        let Some(len) = message_length(prefix(&mut stream).await?)? else {
+            return Err(LinkError::Refused(stream.read_u16_le().await?.into()));
+        };
+        let mut message = vec![0; len];
+        stream.read_exact(&mut message).await?;
+        let answered = Responder::answer_any(setup(hub, &known, Rung::Relay, false)?, rungs, &message);
+        let (rung, payload, pending) = match answered {
+            Ok(answered) => answered,
+            Err(error) => return refuse(&mut stream, error.close_code(), error.into()).await,
+        };
+        let hello = match LinkHello::decode(&payload) {
+            Ok(hello) => hello,
+            Err(error) => return refuse(&mut stream, CloseCode::Malformed, error.into()).await,
+        };
+        let judged = self.lock().channel.judge(&hello);
+        let Ok((accept, terms)) = judged else {
+            return refuse(&mut stream, CloseCode::Superseded, LinkError::Stale).await;
+        };
+        let (message, keys) = pending.reply(&accept.encode())?;
+        stream.write_all(&framed_message(&message)).await?;
+        let (cipher, (sealer, opener)) = split(keys)?;
+        let (read, write) = stream.into_split();
+        let mut reader = Reader::new(read, opener, cipher);
+        let first = Some(reader.record().await?);
+        let stream = Stream::Split(write, reader);
+        let id = self.adopt(hub, &known, Proved { stream, rung, cipher, sealer, terms, first })?;
+        Ok((id, rung))
+    }
+
+    /// Binds a proved link to the channel and starts its tasks.
+    fn adopt(self: &Arc<Self>, hub: &Arc<Hub>, known: &Known, proved: Proved) -> Result<LinkId, LinkError> {
+        if hub.stop.is_cancelled() && !hub.is_draining() {
+            return Err(LinkError::Left);
+        }
+        let Proved { stream, rung, cipher, sealer, terms, first } = proved;
+        let (write, reader) = match stream {
+            Stream::Split(write, reader) => (write, reader),
+            Stream::Whole(stream, opener) => {
+                let (read, write) = stream.into_split();
+                (write, Reader::new(read, opener, cipher))
+            }
+        };
+        let id = hub.next_link();
+        let link = Link::new(id, rung, cipher, write, sealer, CancellationToken::new());
+        let mut events = Vec::new();
+        let now = clock::now();
+        {
+            let mut state = self.lock();
+            let acked = state.channel.acked_seq();
+            state.links.insert(id, Arc::clone(&link));
+            let bound = state.channel.bind(id, rung, &terms, now, &mut events);
+            if events.iter().any(|event| matches!(event, ChannelEvent::SessionReset)) {
+                "the peer restarted or forgot the conversation".clone_into(&mut state.interruption);
+                state.note_session_end_at(acked);
+            }
+            state.generation = state.channel.epoch().generation;
+            if bound.is_err() {
+                state.links.remove(&id);
+            }
+            state.refresh();
+            if bound.is_err() {
+                drop(state);
+                self.dispatch(&mut events);
+                return Err(LinkError::Stale);
+            }
+            state.story.tell(now, Some(rung), "connected: the peer proved its identity".to_owned());
+            state.search.linked();
+        }
+        hub.pin(known);
+        if *self.phase.borrow() != Phase::Ready {
+            self.phase.send_replace(Phase::Ready);
+        }
+        hub.tasks.spawn(Arc::clone(&link).write(Arc::clone(self)));
+        hub.tasks.spawn(Arc::clone(self).read(Arc::clone(&link), reader, first));
+        self.dispatch(&mut events);
+        link.flush(&**self);
+        self.keep_running(hub);
+        Ok(id)
+    }
+
+    /// Reads a link until it ends.
+    async fn read(self: Arc<Self>, link: Arc<Link>, mut reader: Reader, first: Option<Bytes>) {
+        let mut events = Vec::new();
+        let mut record = first;
+        let why = loop {
+            match self.take_records(&link, &mut reader, record.take(), &mut events) {
+                Ok(true) => {}
+                Ok(false) => break "the peer closed it".to_owned(),
+                Err(error) => break error,
+            }
+            self.after_reading(&link);
+            tokio::select! {
+                () = link.over.cancelled() => break "closed".to_owned(),
+                read = reader.read() => if let Err(error) = read {
+                    break error.to_string();
+                }
+            }
+        };
+        self.drop_link(&link, &why, &mut events);
+        drop(link);
+        // The peer's last records may still be under way; a socket with unread bytes would reset theirs.
+        let _ = timeout(LINGER, async { while reader.discard().await {} }).await;
+    }
+
+    /// Takes in every whole record that has been read. False when the peer uses the link no more.
+    fn take_records(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        reader: &mut Reader,
+        mut first: Option<Bytes>,
+        events: &mut Events,
+    ) -> Result<bool, String> {
+        loop {
+            let record = match first.take() {
+                Some(record) => record,
+                None => match reader.next() {
+                    Ok(Some(record)) => record,
+                    Ok(None) => return Ok(true),
+                    Err(error) => return Err(error.to_string()),
+                },
+            };
+            let taken = {
+                let mut state = self.lock();
+                let taken = state.channel.on_record(link.id, &record, clock::now(), events);
+                if taken.is_err() || !events.is_empty() {
+                    state.refresh();
+                }
+                taken
+            };
+            drop(record);
+            self.dispatch(events);
+            match taken {
+                Ok(after) => {
+                    if after.rekey {
+                        reader.rekey().map_err(|error| error.to_string())?;
+                    }
+                    if after.closed {
+                        return Ok(false);
+                    }
+                }
+                Err(misbehaved) => {
+                    let now = clock::now();
+                    let mut state = self.lock();
+                    state.channel.close_link(link.id, misbehaved.close_code(), now, events);
+                    state.refresh();
+                    drop(state);
+                    self.dispatch(events);
+                    link.flush(&**self);
+                    return Err(format!("the peer misbehaved: {misbehaved}"));
+                }
+            }
+        }
+    }
+
+    /// Answers and acknowledgements leave together, after everything that was read has been handled.
+    fn after_reading(self: &Arc<Self>, link: &Arc<Link>) {
+        let state = self.lock();
+        let active = state.active.clone().filter(|active| active.id != link.id);
+        let sleeps_too_long = Self::sleeps_too_long(&state);
+        drop(state);
+        link.flush(&**self);
+        if let Some(active) = active {
+            active.flush(&**self);
+        }
+        if sleeps_too_long {
+            self.look.notify_one();
+        }
+    }
+
+    /// A link is over: the next best carries on, or the keeper looks for another.
+    fn drop_link(self: &Arc<Self>, link: &Arc<Link>, why: &str, events: &mut Events) {
+        link.over.cancel();
+        let now = clock::now();
+        let mut state = self.lock();
+        if state.links.remove(&link.id).is_some() {
+            state.story.tell(now, Some(link.rung), format!("link ended: {why}"));
+        }
+        state.channel.unlink(link.id, now, events);
+        state.refresh();
+        drop(state);
+        self.dispatch(events);
+        self.look.notify_one();
+    }
+}
+
+impl State {
+    /// The core may have chosen another link to carry the data.
+    pub(super) fn refresh(&mut self) {
+        let active = self.channel.path().map(|(id, ..)| id);
+        if self.active.as_ref().map(|link| link.id) != active {
+            self.active = active.and_then(|id| self.links.get(&id).cloned());
+        }
+    }
+}
+
+fn setup<'a>(
+    hub: &'a Hub,
+    known: &'a Known,
+    rung: Rung,
+    initiator: bool,
+) -> Result<HandshakeSetup<'a>, LinkError> {
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    getrandom::fill(ephemeral.as_mut_slice()).map_err(|_| LinkError::Random)?;
+    Ok(HandshakeSetup {
+        introduction: &known.introduction,
+        local: &hub.identity,
+        local_name: &hub.name,
+        initiator,
+        rung,
+        ephemeral,
+    })
+}
+
+fn split(keys: RecordKeys) -> Result<(Cipher, (Sealer, Opener)), RecordError> {
+    let cipher = keys.cipher();
+    Ok((cipher, keys.split()?))
+}
+
+async fn prefix(stream: &mut TcpStream) -> io::Result<[u8; 2]> {
+    let mut prefix = [0; 2];
+    stream.read_exact(&mut prefix).await?;
+    Ok(prefix)
+}
+
+/// Tells the initiator why there is no link. It may be gone; the error is the news either way.
+async fn refuse<T>(stream: &mut TcpStream, code: CloseCode, error: LinkError) -> Result<T, LinkError> {
+    let _ = stream.write_all(&framed_refusal(code)).await;
+    Err(error)
+}

@@ -1,0 +1,481 @@
+//! One peer, seen from this user: the channel's core with its links, tasks and waiting callers around it.
+//!
+//! The channel is behind one mutex that is held for the time of a decision, never across an await. What the
+//! channel reports is acted on after the mutex is free: callbacks run, callers wake, links are flushed.
+//!
+//! While there is a link, something owed, or a search for a path, one *keeper* task looks after the peer: it
+//! serves the channel's deadlines, asks the Room for introductions, climbs from the relay, and gives up in
+//! time.
+
+mod climb;
+mod dispatch;
+mod keeper;
+mod links;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parlor_protocol::name::{EventName, UserName};
+use parlor_protocol::noise::payload::Epoch;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Placed;
+use parlor_protocol::wire::peer::Status;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::core::channel::{After, Channel, Event as ChannelEvent, LinkId, PushError};
+use crate::core::ladder::Story;
+use crate::error::{Interrupted, OpenError, SendError};
+use crate::hub::Hub;
+use crate::net::link::{Link, Source};
+
+pub(crate) use self::links::Incoming;
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum CallEnd {
+    Answered(Status, Bytes),
+    Interrupted { maybe_executed: bool },
+    TimedOut { maybe_executed: bool },
+}
+
+pub(crate) type CallToken = oneshot::Sender<CallEnd>;
+pub(crate) type ReceiptToken = oneshot::Sender<Result<(), Interrupted>>;
+type Events = Vec<ChannelEvent<CallToken, ReceiptToken>>;
+
+/// Sessions with this peer whose end is remembered for receipts that are asked for late.
+const ENDED_SESSIONS: usize = 16;
+/// From this many bytes on the caller's own task seals and writes what waits.
+const WRITE_FROM: usize = 32 * 1024;
+
+/// Whether there is a way to the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nobody has asked.
+    Closed,
+    /// The Room is being asked.
+    Opening,
+    /// The two are introduced: what is sent goes out as soon as a link is up.
+    Ready,
+    /// There is none.
+    Failed(OpenError),
+}
+
+/// See the module.
+pub(crate) struct Conversation {
+    pub(crate) peer: UserName,
+    hub: Weak<Hub>,
+    state: Mutex<State>,
+    phase: watch::Sender<Phase>,
+    /// There is room in the send buffer again.
+    room: Notify,
+    /// The keeper is to look again.
+    look: Notify,
+}
+
+struct State {
+    channel: Channel<CallToken, ReceiptToken>,
+    links: HashMap<LinkId, Arc<Link>>,
+    active: Option<Arc<Link>>,
+    generation: u32,
+    /// Counts sessions, and where the latest ended ones stood.
+    session: u64,
+    ended: VecDeque<(u64, u64, String)>,
+    interruption: String,
+    /// Calls of the peer that run in tasks of their own.
+    running: HashMap<u32, CancellationToken>,
+    /// Messages by event that wait for their handler.
+    lanes: HashMap<EventName, dispatch::Lane>,
+    pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
+    next_ping: u64,
+    story: Story,
+    keeper: bool,
+    keeper_wakes_at: Option<Instant>,
+    search: keeper::Search,
+}
+
+/// A message's way to its receipt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    session: u64,
+    seq: u64,
+}
+
+/// A message that was taken: where it stands, or what will tell.
+pub(crate) enum Taken {
+    Sequenced(Sent),
+    Waiting(oneshot::Receiver<Result<(), Interrupted>>),
+}
+
+impl Conversation {
+    pub(crate) fn new(peer: UserName, hub: &Arc<Hub>) -> Arc<Self> {
+        let epoch = Epoch { instance: hub.instance, generation: 0 };
+        Arc::new(Self {
+            peer,
+            hub: Arc::downgrade(hub),
+            state: Mutex::new(State {
+                channel: Channel::new(epoch, hub.settings.max_body, clock::now()),
+                links: HashMap::new(),
+                active: None,
+                generation: 0,
+                session: 0,
+                ended: VecDeque::new(),
+                interruption: String::new(),
+                running: HashMap::new(),
+                lanes: HashMap::new(),
+                pings: HashMap::new(),
+                next_ping: 0,
+                story: Story::default(),
+                keeper: false,
+                keeper_wakes_at: None,
+                search: keeper::Search::default(),
+            }),
+            phase: watch::channel(Phase::Closed).0,
+            room: Notify::new(),
+            look: Notify::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hub(&self) -> Result<Arc<Hub>, OpenError> {
+        self.hub.upgrade().filter(|hub| !hub.stop.is_cancelled()).ok_or(OpenError::Left)
+    }
+
+    /// Waits until what is sent has a way to go, or it is clear that it has none.
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<(), OpenError> {
+        let mut phase = self.phase.subscribe();
+        if *phase.borrow_and_update() == Phase::Ready {
+            return Ok(());
+        }
+        self.open()?;
+        loop {
+            match &*phase.borrow_and_update() {
+                Phase::Ready => return Ok(()),
+                Phase::Failed(error) => return Err(error.clone()),
+                Phase::Closed => return Err(OpenError::Left),
+                Phase::Opening => {}
+            }
+            if phase.changed().await.is_err() {
+                return Err(OpenError::Left);
+            }
+        }
+    }
+
+    /// Takes a message if there is room. `body` is borrowed where it lies.
+    pub(crate) fn try_send(self: &Arc<Self>, event: Option<&Bytes>, body: &[u8]) -> Result<Taken, SendError> {
+        let mut receipt = None;
+        let mut state = self.lock();
+        let quiet = state.channel.is_quiet();
+        let whole = || Bytes::copy_from_slice(body);
+        let tell = || {
+            let (sender, receiver) = oneshot::channel();
+            receipt = Some(receiver);
+            Some(sender)
+        };
+        let placed = match state.channel.send(event.cloned(), body, whole, tell, clock::now()) {
+            Ok(placed) => placed,
+            Err(PushError::Full(_) | PushError::TooManyCalls) => return Err(SendError::Full),
+            Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
+        };
+        let sent = Sent { session: state.session, seq: 0 };
+        self.sent(state, quiet);
+        Ok(match (placed, receipt) {
+            (Placed::Sequenced(seq), _) => Taken::Sequenced(Sent { seq, ..sent }),
+            (Placed::Waiting(_), Some(receipt)) => Taken::Waiting(receipt),
+            (Placed::Waiting(_), None) => Taken::Sequenced(sent),
+        })
+    }
+
+    /// Takes a message, waiting for room.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        event: Option<&Bytes>,
+        body: &[u8],
+    ) -> Result<Taken, SendError> {
+        loop {
+            if *self.phase.borrow() != Phase::Ready {
+                self.ready().await?;
+            }
+            // Interest in room is noted before the attempt, so that none slips by.
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.try_send(event, body) {
+                Err(SendError::Full) => room.await,
+                done => return done,
+            }
+        }
+    }
+
+    /// Makes a call, waiting for room. The receiver gets its end.
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        name: &Bytes,
+        timeout_ms: u32,
+        body: &[u8],
+    ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
+        loop {
+            if *self.phase.borrow() != Phase::Ready {
+                self.ready().await?;
+            }
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(made) = self.try_call(name, timeout_ms, body)? {
+                return Ok(made);
+            }
+            room.await;
+        }
+    }
+
+    /// Makes a call if there is room for it.
+    fn try_call(
+        self: &Arc<Self>,
+        name: &Bytes,
+        timeout_ms: u32,
+        body: &[u8],
+    ) -> Result<Option<(u32, oneshot::Receiver<CallEnd>)>, SendError> {
+        let (token, end) = oneshot::channel();
+        let mut state = self.lock();
+        let quiet = state.channel.is_quiet();
+        let whole = || Bytes::copy_from_slice(body);
+        match state.channel.get(name.clone(), timeout_ms, body, whole, token, clock::now()) {
+            Ok(call) => {
+                self.sent(state, quiet);
+                Ok(Some((call, end)))
+            }
+            Err((PushError::TooLarge { len, limit }, _)) => Err(SendError::TooLarge { len, limit }),
+            Err((PushError::Full(_) | PushError::TooManyCalls, _)) => Ok(None),
+        }
+    }
+
+    /// The caller waits no more.
+    pub(crate) fn cancel(self: &Arc<Self>, call: u32) {
+        let mut state = self.lock();
+        if state.channel.cancel(call).is_some() {
+            self.room.notify_waiters();
+            self.sent(state, false);
+        }
+    }
+
+    /// Waits until the peer has taken a message over.
+    pub(crate) async fn delivered(self: &Arc<Self>, sent: Sent) -> Result<(), Interrupted> {
+        let waiting = {
+            let mut state = self.lock();
+            if state.session != sent.session {
+                return match state.ended.iter().find(|(session, ..)| *session == sent.session) {
+                    Some((_, acked, _)) if sent.seq < *acked => Ok(()),
+                    Some((_, _, why)) => Err(Interrupted { why: why.clone() }),
+                    None => Err(Interrupted { why: "the conversation ended long ago".to_owned() }),
+                };
+            }
+            let (token, receiver) = oneshot::channel();
+            if state.channel.watch(sent.seq, token).is_some() {
+                return Ok(());
+            }
+            receiver
+        };
+        waiting.await.unwrap_or_else(|_| Err(Interrupted { why: "this user has left the room".to_owned() }))
+    }
+
+    /// The application has taken messages that cost this much.
+    pub(crate) fn consumed(&self, cost: u64) {
+        let mut state = self.lock();
+        let due = state.channel.consume(cost);
+        let link = state.active.clone();
+        drop(state);
+        if let (true, Some(link)) = (due, link) {
+            link.nudge();
+        }
+    }
+
+    /// The rung that carries the data and its smoothed round trip.
+    pub(crate) fn path(&self) -> Option<(Rung, Option<Duration>)> {
+        self.lock().channel.path().map(|(_, rung, rtt)| (rung, rtt))
+    }
+
+    /// How the channel's records are protected, if it has a link.
+    pub(crate) fn cipher(&self) -> Option<parlor_protocol::introduction::Cipher> {
+        self.lock().active.as_ref().map(|link| link.cipher)
+    }
+
+    /// Sends a ping on the link that carries the data; the receiver gets its rung and round trip.
+    pub(crate) fn ping(self: &Arc<Self>) -> Option<oneshot::Receiver<(Rung, Duration)>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        state.pings.retain(|_, waiting| !waiting.is_closed());
+        state.next_ping += 1;
+        let id = state.next_ping;
+        if !state.channel.ping(id) {
+            return None;
+        }
+        state.pings.insert(id, sender);
+        let link = state.active.clone();
+        drop(state);
+        if let Some(link) = link {
+            link.flush(&**self);
+        }
+        Some(receiver)
+    }
+
+    /// What happened on the way to this peer.
+    pub(crate) fn story(&self) -> Vec<crate::core::ladder::Step> {
+        self.lock().story.steps().cloned().collect()
+    }
+
+    /// Waits until some link is up. An error says why there will be none.
+    pub(crate) async fn linked(self: &Arc<Self>) -> Result<(), OpenError> {
+        loop {
+            let mut phase = self.phase.subscribe();
+            phase.borrow_and_update();
+            let changed = self.room.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.lock().channel.is_linked() {
+                return Ok(());
+            }
+            self.ready().await?;
+            if self.lock().channel.is_linked() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = changed => {}
+                _ = phase.changed() => {}
+            }
+        }
+    }
+
+    /// Sees to it that what was pushed leaves. Alone, it leaves at once from this task; otherwise it shares
+    /// records with what comes after it.
+    fn sent(self: &Arc<Self>, state: MutexGuard<'_, State>, was_quiet: bool) {
+        let Some(link) = state.active.clone() else {
+            drop(state);
+            self.look.notify_one();
+            return;
+        };
+        let much = state.channel.unsent() >= WRITE_FROM;
+        let sleeps_too_long = Self::sleeps_too_long(&state);
+        drop(state);
+        if was_quiet || much {
+            link.flush(&**self);
+        } else {
+            link.nudge();
+        }
+        if sleeps_too_long {
+            self.look.notify_one();
+        }
+    }
+
+    /// True if the keeper sleeps past the channel's next deadline.
+    fn sleeps_too_long(state: &State) -> bool {
+        match (state.channel.deadline(), state.keeper_wakes_at) {
+            (Some(due), Some(wakes)) => due < wakes,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    /// Ends the channel from this side; what the peer has not taken over is reported as interrupted.
+    pub(crate) fn end(self: &Arc<Self>, code: CloseCode, why: &str) {
+        let mut events = Vec::new();
+        let mut state = self.lock();
+        why.clone_into(&mut state.interruption);
+        let fresh = state.next_epoch(self.hub.upgrade().as_deref());
+        state.note_session_end();
+        state.channel.end(code, fresh, &mut events);
+        state.active = None;
+        let links: Vec<_> = state.links.values().cloned().collect();
+        drop(state);
+        for link in links {
+            link.flush(&**self);
+        }
+        self.dispatch(&mut events);
+        self.phase.send_replace(Phase::Closed);
+        self.look.notify_one();
+    }
+
+    /// Waits until everything that was sent has been taken over. A channel without a link has nowhere to send.
+    pub(crate) async fn flushed(self: &Arc<Self>) {
+        loop {
+            let news = self.room.notified();
+            tokio::pin!(news);
+            news.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.channel.is_flushed() || !state.keeper {
+                    return;
+                }
+            }
+            // Acknowledgements come within a quarter of a second while the link lives.
+            let _ = tokio::time::timeout(Duration::from_millis(10), news).await;
+        }
+    }
+
+    /// True if what is sent has a way to go.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Ready
+    }
+
+    /// An error if what is sent has no way to go.
+    pub(crate) fn is_open(&self) -> Result<(), OpenError> {
+        match &*self.phase.borrow() {
+            Phase::Ready => Ok(()),
+            Phase::Failed(error) => Err(error.clone()),
+            Phase::Closed | Phase::Opening => Err(OpenError::NoPath {
+                peer: self.peer.clone(),
+                tried: "the channel is not open yet; `send` or `connect` opens it".to_owned(),
+            }),
+        }
+    }
+}
+
+impl State {
+    /// The epoch of the next session with this peer.
+    fn next_epoch(&mut self, hub: Option<&Hub>) -> Epoch {
+        self.generation += 1;
+        let instance = hub.map_or(parlor_protocol::identity::InstanceId([0; 16]), |hub| hub.instance);
+        Epoch { instance, generation: self.generation }
+    }
+
+    /// The session ends now: remembers how far it came.
+    fn note_session_end(&mut self) {
+        self.note_session_end_at(self.channel.acked_seq());
+    }
+
+    fn note_session_end_at(&mut self, acked: u64) {
+        if self.ended.len() == ENDED_SESSIONS {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((self.session, acked, self.interruption.clone()));
+        self.session += 1;
+    }
+}
+
+impl Source for Conversation {
+    fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool) -> Option<After> {
+        self.lock().channel.fill(link, out, rekey, clock::now())
+    }
+
+    fn waiting(&self) -> usize {
+        self.lock().channel.unsent()
+    }
+}
+
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conversation({:?})", self.peer)
+    }
+}
+
+impl std::fmt::Debug for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Taken")
+    }
+}

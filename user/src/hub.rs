@@ -1,0 +1,532 @@
+//! What all conversations of a user share: its identity, its Room, its callbacks, its tasks.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use parlor_protocol::identity::{Identity, InstanceId, PublicIdentity};
+use parlor_protocol::introduction::{Introduction, IntroductionId};
+use parlor_protocol::limits::WHOLE_LOGIN;
+use parlor_protocol::name::UserName;
+use parlor_protocol::refusal::{CloseCode, PairRefusal};
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::control::{Introduced, Member, Roster, RungOffer};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::callbacks::Callbacks;
+use crate::clock;
+use crate::conversation::{Conversation, Incoming};
+use crate::core::channel::LinkId;
+use crate::core::roster::{Change, Members};
+use crate::data::DataDir;
+use crate::error::OpenError;
+use crate::events::Event;
+use crate::inbox::Queue;
+use crate::net::blacklist::Blacklist;
+use crate::net::listener::{Arrival, CheckKey};
+use crate::net::room::{Joined, RoomCommand, RoomEvent};
+
+/// A peer that dials before the Room's word of it has arrived is waited for this long.
+const EARLY: Duration = Duration::from_secs(2);
+/// Introductions that are remembered. A room in which more are under way at once is not this program's.
+const INTRODUCTIONS: usize = 4096;
+/// A handshake that a peer opened on the listener must be done by then.
+const ANSWER: Duration = parlor_protocol::limits::LINK_ATTEMPT;
+/// The rungs on which a peer comes to the listener.
+const DIRECT: &[Rung] = &[Rung::SameHost, Rung::Lan, Rung::Public];
+
+/// An introduction that holds.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) introduction: Introduction,
+    pub(crate) peer: UserName,
+    pub(crate) identity: PublicIdentity,
+    pub(crate) until: Instant,
+}
+
+/// What the builder settled.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) max_body: u32,
+    pub(crate) calls_running: usize,
+    pub(crate) get_timeout: Option<Duration>,
+}
+
+type Answer = Result<Box<Introduced>, PairRefusal>;
+
+/// See the module.
+pub(crate) struct Hub {
+    pub(crate) name: UserName,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) instance: InstanceId,
+    pub(crate) room: PublicIdentity,
+    pub(crate) settings: Settings,
+    pub(crate) callbacks: Arc<Callbacks>,
+    pub(crate) inbox: Arc<Queue>,
+    pub(crate) blacklist: Blacklist,
+    pub(crate) check_key: CheckKey,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the user leaves: every task ends.
+    pub(crate) stop: CancellationToken,
+    commands: mpsc::Sender<RoomCommand>,
+    events: broadcast::Sender<Event>,
+    data: DataDir,
+    state: Mutex<State>,
+    introductions: Mutex<HashMap<IntroductionId, Arc<Known>>>,
+    introduced: Notify,
+    room_is_up: AtomicBool,
+    draining: AtomicBool,
+    next_link: AtomicU64,
+    next_request: AtomicU32,
+}
+
+struct State {
+    members: Members,
+    room_socket: SocketAddr,
+    observed: SocketAddr,
+    peers: HashMap<UserName, Arc<Conversation>>,
+    requests: HashMap<u32, oneshot::Sender<Answer>>,
+    /// The latest introduction to each peer, for when the Room is gone.
+    latest: HashMap<UserName, (Arc<Known>, Vec<RungOffer>)>,
+    pins: HashMap<UserName, PublicIdentity>,
+}
+
+/// What the hub is made of.
+pub(crate) struct Parts {
+    pub(crate) name: UserName,
+    pub(crate) instance: InstanceId,
+    pub(crate) settings: Settings,
+    pub(crate) blacklist: Blacklist,
+    pub(crate) check_key: CheckKey,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) commands: mpsc::Sender<RoomCommand>,
+    pub(crate) data: DataDir,
+    pub(crate) joined: Joined,
+}
+
+/// Events that a slow reader may be behind before it misses some.
+const EVENTS: usize = 1024;
+
+impl Hub {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let joined = parts.joined;
+        let hub = Arc::new(Self {
+            name: parts.name,
+            identity: Arc::clone(&joined.identity),
+            instance: parts.instance,
+            room: joined.room,
+            settings: parts.settings,
+            callbacks: Arc::default(),
+            inbox: Arc::default(),
+            blacklist: parts.blacklist,
+            check_key: parts.check_key,
+            tasks: parts.tasks,
+            stop: parts.stop,
+            commands: parts.commands,
+            events: broadcast::channel(EVENTS).0,
+            data: parts.data,
+            state: Mutex::new(State {
+                members: Members::default(),
+                room_socket: joined.room_socket,
+                observed: joined.observed,
+                peers: HashMap::new(),
+                requests: HashMap::new(),
+                latest: HashMap::new(),
+                pins: HashMap::new(),
+            }),
+            introductions: Mutex::new(HashMap::new()),
+            introduced: Notify::new(),
+            room_is_up: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
+            next_link: AtomicU64::new(1),
+            next_request: AtomicU32::new(1),
+        });
+        hub.joined(joined);
+        hub
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn room_socket(&self) -> SocketAddr {
+        self.lock().room_socket
+    }
+
+    pub(crate) fn room_is_up(&self) -> bool {
+        self.room_is_up.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn observed(&self) -> SocketAddr {
+        self.lock().observed
+    }
+
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.lock().members.iter().cloned().collect()
+    }
+
+    /// The user that is online under this name, as it writes it.
+    pub(crate) fn is_online(&self, peer: &UserName) -> bool {
+        self.lock().members.get(peer).is_some()
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody listening is no fault.
+        let _ = self.events.send(event);
+    }
+
+    /// The conversation with a peer, which may not have begun.
+    pub(crate) fn conversation(self: &Arc<Self>, peer: &UserName) -> Arc<Conversation> {
+        let mut state = self.lock();
+        if let Some(conversation) = state.peers.get(peer) {
+            return Arc::clone(conversation);
+        }
+        let conversation = Conversation::new(peer.clone(), self);
+        state.peers.insert(peer.clone(), Arc::clone(&conversation));
+        conversation
+    }
+
+    pub(crate) fn conversations(&self) -> Vec<Arc<Conversation>> {
+        self.lock().peers.values().cloned().collect()
+    }
+
+    /// Asks the Room for an introduction; while it is gone, the latest one serves.
+    pub(crate) async fn introduce(
+        self: &Arc<Self>,
+        peer: &UserName,
+    ) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        if *peer == self.name {
+            return Err(OpenError::Refused { peer: peer.clone(), why: PairRefusal::Yourself });
+        }
+        if !self.room_is_up() {
+            return self.latest(peer);
+        }
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.lock().requests.insert(request, sender);
+        let command = RoomCommand::Introduce { request, peer: peer.clone() };
+        let answered = timeout(WHOLE_LOGIN, async {
+            self.commands.send(command).await.ok()?;
+            answer.await.ok()
+        });
+        let answer = answered.await;
+        self.lock().requests.remove(&request);
+        match answer {
+            Ok(Some(Ok(introduced))) => self.know(*introduced),
+            Ok(Some(Err(why))) => Err(refused(peer, why)),
+            Ok(None) | Err(_) => self.latest(peer),
+        }
+    }
+
+    fn latest(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        let now = clock::now();
+        let latest = self.lock().latest.get(peer).cloned();
+        let Some((known, offers)) = latest.filter(|(known, _)| known.until > now) else {
+            return Err(OpenError::RoomLost(peer.clone()));
+        };
+        // Relay tokens are used up, and the relay is gone with the Room.
+        let offers = offers.into_iter().filter(|offer| offer.rung.is_direct()).collect();
+        Ok((known, offers))
+    }
+
+    /// Verifies an introduction and remembers it.
+    fn know(&self, introduced: Introduced) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        let bad = |why: String| OpenError::BadIntroduction { peer: self.name.clone(), why };
+        let introduction =
+            introduced.introduction.verify(&self.room).map_err(|error| bad(error.to_string()))?;
+        let Some((me, peer)) = introduction.sides(&self.name) else {
+            return Err(bad("it does not name this user".to_owned()));
+        };
+        if me.identity != self.identity.public() {
+            return Err(bad("it names this user with another identity".to_owned()));
+        }
+        let (name, identity) = (peer.name.clone(), peer.identity);
+        self.check_pin(&name, &identity)?;
+        let now = clock::now();
+        let until = now + introduction.lifetime();
+        let id = introduction.id;
+        let known = Arc::new(Known { introduction, peer: name.clone(), identity, until });
+        {
+            let mut introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+            if introductions.len() >= INTRODUCTIONS {
+                introductions.retain(|_, known| known.until > now);
+            }
+            if introductions.len() >= INTRODUCTIONS
+                && let Some(oldest) =
+                    introductions.iter().min_by_key(|(_, known)| known.until).map(|(id, _)| *id)
+            {
+                introductions.remove(&oldest);
+            }
+            introductions.insert(id, Arc::clone(&known));
+        }
+        self.introduced.notify_waiters();
+        self.lock().latest.insert(name, (Arc::clone(&known), introduced.rungs.clone()));
+        Ok((known, introduced.rungs))
+    }
+
+    /// Holds a peer's key against the one seen before.
+    fn check_pin(&self, peer: &UserName, identity: &PublicIdentity) -> Result<(), OpenError> {
+        let pinned = match self.lock().pins.get(peer) {
+            Some(pinned) => Some(*pinned),
+            None => self.data.peer_pin(self.room.fingerprint(), peer).unwrap_or_else(|error| {
+                tracing::warn!(%peer, %error, "the pin of a peer cannot be read");
+                None
+            }),
+        };
+        match pinned {
+            Some(pinned) if pinned != *identity => {
+                let error = OpenError::IdentityChanged {
+                    peer: peer.clone(),
+                    pinned: pinned.fingerprint(),
+                    seen: identity.fingerprint(),
+                };
+                self.tell(Event::IdentityChanged { peer: peer.clone(), why: error.to_string() });
+                Err(error)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A peer has proved this key: it is the one expected from now on.
+    pub(crate) fn pin(self: &Arc<Self>, known: &Known) {
+        let (peer, identity) = (known.peer.clone(), known.identity);
+        if self.lock().pins.insert(peer.clone(), identity) == Some(identity) {
+            return;
+        }
+        let (data, room) = (self.data.clone(), self.room.fingerprint());
+        self.tasks.spawn_blocking(move || {
+            if let Ok(Some(_)) = data.peer_pin(room, &peer) {
+                return;
+            }
+            if let Err(error) = data.pin_peer(room, &peer, &identity) {
+                tracing::warn!(%peer, %error, "the key of a peer cannot be kept");
+            }
+        });
+    }
+
+    /// Forgets the key seen before under a name. True if there was one.
+    pub(crate) fn forget(&self, peer: &UserName) -> Result<bool, crate::data::DataError> {
+        let here = self.lock().pins.remove(peer).is_some();
+        Ok(self.data.forget_peer(self.room.fingerprint(), peer)? || here)
+    }
+
+    /// Takes what the Room says, until the user leaves.
+    pub(crate) async fn listen_to_room(self: Arc<Self>, mut events: mpsc::Receiver<RoomEvent>) {
+        loop {
+            let event = tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            let Some(event) = event else { return };
+            self.on_room_event(event);
+        }
+    }
+
+    fn on_room_event(self: &Arc<Self>, event: RoomEvent) {
+        match event {
+            RoomEvent::Roster(delta) => self.on_roster(delta),
+            RoomEvent::Introduced(introduced) => match introduced.request {
+                Some(request) => self.answer(request, Ok(introduced)),
+                None => self.on_asked(*introduced),
+            },
+            RoomEvent::IntroductionRefused { request, why } => self.answer(request, Err(why)),
+            RoomEvent::Blacklist(nets) => self.blacklist.set(nets),
+            RoomEvent::Reachable(addresses) => {
+                tracing::debug!(?addresses, "what peers are told to dial from outside");
+            }
+            RoomEvent::Lost { why, retry_in } => {
+                self.room_is_up.store(false, Ordering::SeqCst);
+                let mut state = self.lock();
+                state.members.room_lost();
+                // Who waits for an introduction falls back to an earlier one.
+                state.requests.clear();
+                drop(state);
+                tracing::warn!(%why, ?retry_in, "the Room is lost");
+                self.tell(Event::RoomLost { why: why.to_string(), retry_in });
+            }
+            RoomEvent::Back(joined) => {
+                tracing::info!("the Room is back");
+                self.joined(*joined);
+                self.room_is_up.store(true, Ordering::SeqCst);
+                self.tell(Event::RoomBack);
+                for conversation in self.conversations() {
+                    conversation.try_again();
+                }
+            }
+            RoomEvent::Refused(error) => {
+                tracing::error!(%error, "the Room does not let this user in again");
+                self.room_is_up.store(false, Ordering::SeqCst);
+                self.lock().requests.clear();
+                self.tell(Event::RoomRefused { why: error.to_string() });
+            }
+        }
+    }
+
+    /// A login succeeded, the first or a later one.
+    fn joined(self: &Arc<Self>, joined: Joined) {
+        self.blacklist.set(joined.blacklist);
+        self.check_key.store(Some(Arc::new(joined.check_key)));
+        let mut state = self.lock();
+        state.room_socket = joined.room_socket;
+        state.observed = joined.observed;
+        let changes = state.members.replace(joined.members);
+        drop(state);
+        self.on_changes(changes);
+    }
+
+    fn on_roster(self: &Arc<Self>, delta: Roster) {
+        let changes = self.lock().members.apply(delta);
+        self.on_changes(changes);
+    }
+
+    fn on_changes(self: &Arc<Self>, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Joined(member) if member.name == self.name => {}
+                Change::Joined(member) => {
+                    let waiting = self.lock().peers.get(&member.name).cloned();
+                    if let Some(conversation) = waiting {
+                        conversation.try_again();
+                    }
+                    self.tell(Event::Joined { peer: member.name });
+                }
+                Change::Left(name) => {
+                    if name != self.name {
+                        self.tell(Event::Left { peer: name });
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: u32, answer: Answer) {
+        if let Some(waiting) = self.lock().requests.remove(&request) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// A peer asked to be introduced to this user.
+    fn on_asked(self: &Arc<Self>, introduced: Introduced) {
+        match self.know(introduced) {
+            Ok((known, offers)) => {
+                let conversation = self.conversation(&known.peer);
+                self.tasks.spawn(conversation.asked(Arc::clone(self), known, offers));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an introduction is refused");
+                let peer = match &error {
+                    OpenError::IdentityChanged { peer, .. } => Some(peer.clone()),
+                    _ => None,
+                };
+                self.tell(Event::Refused { peer, why: error.to_string() });
+            }
+        }
+    }
+
+    /// Answers peers that come to the listener, until the user leaves.
+    pub(crate) async fn answer_arrivals(self: Arc<Self>, mut arrivals: mpsc::Receiver<Arrival>) {
+        loop {
+            let arrival = tokio::select! {
+                () = self.stop.cancelled() => return,
+                arrival = arrivals.recv() => arrival,
+            };
+            let Some(arrival) = arrival else { return };
+            let hub = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                let from = arrival.from;
+                let answered = tokio::select! {
+                    () = hub.stop.cancelled() => return,
+                    answered = timeout(ANSWER, hub.answer_arrival(arrival)) => answered,
+                };
+                match answered {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => tracing::debug!(%from, %why, "a peer's link was not taken"),
+                    Err(_) => tracing::debug!(%from, "a peer's handshake took too long"),
+                }
+            });
+        }
+    }
+
+    async fn answer_arrival(self: &Arc<Self>, arrival: Arrival) -> Result<(), String> {
+        let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
+        let conversation = self.conversation(&known.peer);
+        let incoming = Incoming { stream: arrival.stream, known, rungs: DIRECT };
+        conversation.answer_link(self, incoming).await.map_err(|error| error.to_string())?;
+        drop(arrival.place);
+        Ok(())
+    }
+
+    /// The introduction a peer comes with. It may be here before the Room's word of it.
+    async fn expected(&self, id: IntroductionId) -> Option<Arc<Known>> {
+        let find = || {
+            let introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+            introductions.get(&id).filter(|known| known.until > clock::now()).cloned()
+        };
+        let early = timeout(EARLY, async {
+            loop {
+                let news = self.introduced.notified();
+                tokio::pin!(news);
+                news.as_mut().enable();
+                if let Some(known) = find() {
+                    return known;
+                }
+                news.await;
+            }
+        });
+        early.await.ok()
+    }
+
+    /// Leaves: lets what was sent arrive, for at most `patience`, then ends every channel.
+    pub(crate) async fn drain(self: &Arc<Self>, patience: Duration) {
+        self.draining.store(true, Ordering::SeqCst);
+        let conversations = self.conversations();
+        let flushed = timeout(patience, async {
+            for conversation in &conversations {
+                conversation.flushed().await;
+            }
+        });
+        if flushed.await.is_err() {
+            tracing::warn!("not everything that was sent was taken over in time");
+        }
+        for conversation in conversations {
+            conversation.end(CloseCode::Done, "this user left");
+        }
+    }
+
+    /// Lets go of everything, so that nothing keeps anything else alive.
+    pub(crate) fn clear(&self) {
+        self.inbox.close();
+        let mut state = self.lock();
+        let peers = std::mem::take(&mut state.peers);
+        state.requests.clear();
+        drop(state);
+        drop(peers);
+    }
+}
+
+fn refused(peer: &UserName, why: PairRefusal) -> OpenError {
+    let peer = peer.clone();
+    match why {
+        PairRefusal::Offline => OpenError::Offline(peer),
+        PairRefusal::NoSuchPeer => OpenError::NoSuchPeer(peer),
+        why => OpenError::Refused { peer, why },
+    }
+}
