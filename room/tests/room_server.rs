@@ -148,26 +148,38 @@ async fn after_three_wrong_passwords_a_minute_the_account_waits_for_this_address
 }
 
 #[tokio::test]
-async fn a_ticket_logs_in_without_bcrypt_and_only_its_own_identity() {
-    // No thread for bcrypt would ever be free: whoever needs one is told that the Room is busy.
+async fn a_ticket_outlives_the_room_and_is_good_for_its_identity_and_password_only() {
     let directory = tempfile::tempdir().unwrap();
     let config = RoomConfig { data: Some(directory.path().join("room")), ..with_account() };
     let first = room(config.clone()).await;
     let fingerprint = first.fingerprint();
-    let (_foo, welcome) = Client::join(&first, &who("Foo", 1).password("123456")).await;
+    let (foo, welcome) = Client::join(&first, &who("Foo", 1).password("123456")).await;
     let credentials = Credentials::Ticket(welcome.ticket.unwrap().secret);
+    drop(foo);
     first.shutdown().await;
 
-    let second = room(config).await;
+    let second = room(config.clone()).await;
     assert_eq!(second.fingerprint(), fingerprint);
     let mut thief = Client::connect(&second).await;
     let stolen = Who { credentials: credentials.clone(), ..who("Foo", 2) };
     assert_eq!(thief.login(&stolen).await.unwrap_err(), LoginRefusal::Ticket);
     let back = Who { credentials, ..who("Foo", 1) };
-    let (_foo, welcome) = Client::join(&second, &back).await;
-    assert!(welcome.ticket.is_some());
-    assert_eq!(second.status().await.unwrap().totals.resumed, 1);
+    let (foo, welcome) = Client::join(&second, &back).await;
+    let totals = second.status().await.unwrap().totals;
+    assert_eq!((totals.logins, totals.resumed), (1, 1));
+    drop((thief, foo));
     second.shutdown().await;
+
+    // The operator has given the account another password meanwhile.
+    let hash = PasswordHash::make("654321", 10, [4; 16]).unwrap();
+    let accounts = BTreeMap::from([("Foo".parse().unwrap(), hash)]);
+    let third = room(RoomConfig { accounts, ..config }).await;
+    let mut client = Client::connect(&third).await;
+    let outdated = Who { credentials: Credentials::Ticket(welcome.ticket.unwrap().secret), ..who("Foo", 1) };
+    assert_eq!(client.login(&outdated).await.unwrap_err(), LoginRefusal::Ticket);
+    client.login(&who("Foo", 1).password("654321")).await.unwrap();
+    drop(client);
+    third.shutdown().await;
 }
 
 #[tokio::test]

@@ -67,6 +67,16 @@ impl Accounts {
         self.required || self.room_password.is_some()
     }
 
+    /// What a login under `name` has to prove now, as a digest: it changes with either password.
+    pub fn to_prove(&self, name: &UserName) -> [u8; 32] {
+        let mut digest = blake3::Hasher::new_derive_key("parlor room ticket v1");
+        for hash in [self.by_name.get(name).map(|account| &account.hash), self.room_password.as_ref()] {
+            // A hash has 60 characters, so that no two pairs are one text.
+            digest.update(hash.map_or("-", PasswordHash::as_str).as_bytes()).update(b"\n");
+        }
+        digest.finalize().into()
+    }
+
     /// The account of a name.
     pub fn get(&self, name: &UserName) -> Option<&Account> {
         self.by_name.get(name)

@@ -137,7 +137,9 @@ impl AwaitLogin {
         let password = match &login.credentials {
             Credentials::Ticket(secret) => {
                 let may_exist = !accounts.required() || accounts.get(&login.name).is_some();
-                return if may_exist && tickets.is_good(secret, &login.name, &login.identity, unix) {
+                let to_prove = accounts.to_prove(&login.name);
+                return if may_exist && tickets.is_good(secret, &to_prove, &login.name, &login.identity, unix)
+                {
                     Step::Admit(Newcomer { login, at: self, resumed: true })
                 } else {
                     self.refuse(Refused::freely(LoginRefusal::Ticket, "a ticket that is not good"))
@@ -335,8 +337,9 @@ mod tests {
     fn a_ticket_needs_no_password_and_a_bad_one_costs_nothing() {
         let accounts = accounts(&[("Foo", 12)], true);
         let mut tickets = Tickets::default();
+        let name: UserName = "Foo".parse().unwrap();
         let identity = Identity::from_seed(&[1; 32]).public();
-        let ticket = tickets.issue([3; 32], &"Foo".parse().unwrap(), identity, 0);
+        let ticket = tickets.issue([3; 32], &accounts.to_prove(&name), &name, identity, 0);
         let good = login("Foo", Credentials::Ticket(ticket.secret), None);
         let step = ready().login(good, &EXPORTER, &accounts, &tickets, 0);
         assert!(matches!(step, Step::Admit(Newcomer { resumed: true, .. })));

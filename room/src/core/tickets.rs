@@ -1,7 +1,8 @@
 //! Tickets that stand for an earlier login, so that a thousand users come back without one bcrypt.
 //!
-//! A ticket is 256 random bits. The Room keeps their SHA-256, the name and the identity they were given to, and
-//! when they end; so neither its memory nor its disk holds anything that logs in. A ticket can be used until it
+//! A ticket is 256 random bits. The Room keeps the SHA-256 of them and of what was proved to get them (the
+//! hashes of the passwords), the name and the identity they were given to, and when they end. So neither its
+//! memory nor its disk holds anything that logs in, and another password voids a ticket wherever it was changed. A ticket can be used until it
 //! ends, because the answer to a login may be lost; every login brings a new one.
 
 use std::collections::{HashMap, VecDeque};
@@ -40,30 +41,32 @@ impl Tickets {
         tickets
     }
 
-    /// Gives out a ticket made of `secret`, which must be fresh random bytes.
+    /// Gives out a ticket made of `secret`, which must be fresh random bytes, for having proved `proved`.
     pub fn issue(
         &mut self,
         secret: [u8; 32],
+        proved: &[u8; 32],
         name: &UserName,
         identity: PublicIdentity,
         unix: u64,
     ) -> Ticket {
         let lifetime = TICKET_LIFETIME.as_secs();
-        let hash = hash(&secret);
+        let hash = hash(&secret, proved);
         self.insert(TicketRecord { hash, name: name.clone(), identity, expires: unix + lifetime });
         Ticket { secret: TicketSecret(secret), seconds: u32::try_from(lifetime).unwrap_or(u32::MAX) }
     }
 
-    /// True if `secret` was given to this name and identity and is still good.
+    /// True if `secret` was given to this name and identity, for what is to be proved today, and is still good.
     pub fn is_good(
         &self,
         secret: &TicketSecret,
+        proved: &[u8; 32],
         name: &UserName,
         identity: &PublicIdentity,
         unix: u64,
     ) -> bool {
         self.by_hash
-            .get(&hash(&secret.0))
+            .get(&hash(&secret.0, proved))
             .is_some_and(|t| t.name == *name && t.identity == *identity && t.expires > unix)
     }
 
@@ -113,8 +116,8 @@ impl Tickets {
     }
 }
 
-fn hash(secret: &[u8; 32]) -> [u8; 32] {
-    Sha256::digest(secret).into()
+fn hash(secret: &[u8; 32], proved: &[u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(secret).chain_update(proved).finalize().into()
 }
 
 #[cfg(test)]
@@ -122,6 +125,7 @@ mod tests {
     use super::*;
 
     const DAY: u64 = 86_400;
+    const PROVED: [u8; 32] = [5; 32];
 
     fn foo() -> UserName {
         "Foo".parse().unwrap()
@@ -131,15 +135,16 @@ mod tests {
     fn a_ticket_is_good_for_its_name_and_identity_and_a_day_also_after_a_restart() {
         let mut tickets = Tickets::default();
         let (me, other) = (PublicIdentity([1; 32]), PublicIdentity([2; 32]));
-        let ticket = tickets.issue([7; 32], &foo(), me, 1000);
+        let ticket = tickets.issue([7; 32], &PROVED, &foo(), me, 1000);
         assert_eq!(u64::from(ticket.seconds), DAY);
         let restarted = Tickets::new(tickets.take_changed().unwrap(), 1000 + DAY - 1);
         for tickets in [&tickets, &restarted] {
-            assert!(tickets.is_good(&ticket.secret, &"fOO".parse().unwrap(), &me, 1000 + DAY - 1));
-            assert!(!tickets.is_good(&ticket.secret, &foo(), &me, 1000 + DAY));
-            assert!(!tickets.is_good(&ticket.secret, &foo(), &other, 1000));
-            assert!(!tickets.is_good(&ticket.secret, &"Bar".parse().unwrap(), &me, 1000));
-            assert!(!tickets.is_good(&TicketSecret([8; 32]), &foo(), &me, 1000));
+            assert!(tickets.is_good(&ticket.secret, &PROVED, &"fOO".parse().unwrap(), &me, 1000 + DAY - 1));
+            assert!(!tickets.is_good(&ticket.secret, &PROVED, &foo(), &me, 1000 + DAY));
+            assert!(!tickets.is_good(&ticket.secret, &[6; 32], &foo(), &me, 1000), "another password");
+            assert!(!tickets.is_good(&ticket.secret, &PROVED, &foo(), &other, 1000));
+            assert!(!tickets.is_good(&ticket.secret, &PROVED, &"Bar".parse().unwrap(), &me, 1000));
+            assert!(!tickets.is_good(&TicketSecret([8; 32]), &PROVED, &foo(), &me, 1000));
         }
         assert!(tickets.take_changed().is_none(), "nothing to write twice");
     }
@@ -148,10 +153,10 @@ mod tests {
     fn what_is_kept_does_not_log_in() {
         let mut tickets = Tickets::default();
         let me = PublicIdentity([1; 32]);
-        tickets.issue([7; 32], &foo(), me, 0);
+        tickets.issue([7; 32], &PROVED, &foo(), me, 0);
         let kept = tickets.take_changed().unwrap();
         assert_ne!(kept[0].hash, [7; 32]);
-        assert!(!tickets.is_good(&TicketSecret(kept[0].hash), &foo(), &me, 0));
+        assert!(!tickets.is_good(&TicketSecret(kept[0].hash), &PROVED, &foo(), &me, 0));
     }
 
     #[test]
@@ -159,11 +164,11 @@ mod tests {
         let mut tickets = Tickets::default();
         let me = PublicIdentity([1; 32]);
         let all: Vec<_> =
-            (0..=TICKETS_PER_NAME as u8).map(|n| tickets.issue([n; 32], &foo(), me, 0)).collect();
-        assert!(!tickets.is_good(&all[0].secret, &foo(), &me, 0));
-        assert!(tickets.is_good(&all[1].secret, &foo(), &me, 0));
+            (0..=TICKETS_PER_NAME as u8).map(|n| tickets.issue([n; 32], &PROVED, &foo(), me, 0)).collect();
+        assert!(!tickets.is_good(&all[0].secret, &PROVED, &foo(), &me, 0));
+        assert!(tickets.is_good(&all[1].secret, &PROVED, &foo(), &me, 0));
         tickets.void(&foo());
-        assert!(!tickets.is_good(&all[1].secret, &foo(), &me, 0));
+        assert!(!tickets.is_good(&all[1].secret, &PROVED, &foo(), &me, 0));
         assert_eq!(tickets.take_changed().unwrap().len(), 0);
     }
 
@@ -171,8 +176,8 @@ mod tests {
     fn tickets_that_have_ended_are_forgotten() {
         let mut tickets = Tickets::default();
         let me = PublicIdentity([1; 32]);
-        tickets.issue([1; 32], &foo(), me, 0);
-        tickets.issue([2; 32], &foo(), me, 100);
+        tickets.issue([1; 32], &PROVED, &foo(), me, 0);
+        tickets.issue([2; 32], &PROVED, &foo(), me, 100);
         tickets.expire(DAY + 50);
         assert_eq!(tickets.by_hash.len(), 1);
         tickets.expire(DAY + 100);

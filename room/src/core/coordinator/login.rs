@@ -162,10 +162,10 @@ impl Coordinator {
             let change = StoreChange::Binding { name: name.clone(), identity: Some(login.identity) };
             out.push(Command::Store { change, call: None });
         }
-        let ticket = self
-            .accounts
-            .gives_tickets()
-            .then(|| self.tickets.issue(self.chance.draw(), &name, login.identity, now.unix));
+        let ticket = self.accounts.gives_tickets().then(|| {
+            let proved = self.accounts.to_prove(&name);
+            self.tickets.issue(self.chance.draw(), &proved, &name, login.identity, now.unix)
+        });
         let check_key = self.chance.draw();
         let session = Session {
             conn,
