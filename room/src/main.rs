@@ -1,1 +1,5 @@
-fn main() {}
+//! The Room as a program.
+
+fn main() -> std::process::ExitCode {
+    parlor_room::cli::main()
+}

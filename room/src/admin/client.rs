@@ -41,8 +41,10 @@ pub fn call(data: &Path, request: &AdminRequest) -> Result<Option<AdminResponse>
         Err(error) => {
             return match error.kind() {
                 // No file; a dead Room's file; a path that no socket can have.
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput => Ok(None),
-                io::ErrorKind::NotADirectory => Ok(None),
+                io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::InvalidInput => Ok(None),
                 io::ErrorKind::PermissionDenied => Err(CallError::NotAllowed(socket.display().to_string())),
                 _ => Err(failed(error)),
             };

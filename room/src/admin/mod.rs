@@ -173,7 +173,8 @@ pub struct OnlineUser {
     pub name: UserName,
     /// Its address as the Room sees it.
     pub address: SocketAddr,
-    /// Its program and version, as it says itself.
+    /// Its program and version, as it says itself; `version` in JSON.
+    #[serde(rename = "version")]
     pub agent: String,
     /// When it logged in, in seconds since 1970.
     pub since: u64,

@@ -155,7 +155,9 @@ async fn connection(stream: UnixStream, calls: mpsc::Sender<AdminCall>) -> io::R
 async fn answer(line: &[u8], calls: &mpsc::Sender<AdminCall>) -> AdminResponse {
     let request: AdminRequest = match serde_json::from_slice(line) {
         Ok(request) => request,
-        Err(error) => return failed(AdminErrorKind::Invalid, format!("the request is not understood: {error}")),
+        Err(error) => {
+            return failed(AdminErrorKind::Invalid, format!("the request is not understood: {error}"));
+        }
     };
     let (reply, answer) = oneshot::channel();
     let asked = async {
@@ -165,7 +167,9 @@ async fn answer(line: &[u8], calls: &mpsc::Sender<AdminCall>) -> AdminResponse {
     match timeout(DEADLINE, asked).await {
         Ok(Some(response)) => response,
         Ok(None) => failed(AdminErrorKind::Io, "the Room is stopping: try again when it is back".to_owned()),
-        Err(_) => failed(AdminErrorKind::Io, format!("the Room did not answer within {DEADLINE:?}: try again")),
+        Err(_) => {
+            failed(AdminErrorKind::Io, format!("the Room did not answer within {DEADLINE:?}: try again"))
+        }
     }
 }
 

@@ -106,9 +106,8 @@ async fn nonsense_gets_a_sentence_and_harms_nobody() {
 async fn more_callers_than_places_wait_for_their_turn() {
     let desk = Desk::open();
     let answer = desk.ask(|data| {
-        let mut idle: Vec<_> = (0..server::CONNECTIONS)
-            .map(|_| UnixStream::connect(data.join("admin.sock")).unwrap())
-            .collect();
+        let mut idle: Vec<_> =
+            (0..server::CONNECTIONS).map(|_| UnixStream::connect(data.join("admin.sock")).unwrap()).collect();
         let data = data.to_owned();
         let late = std::thread::spawn(move || call(&data, &AdminRequest::UserList));
         idle.pop();
@@ -155,6 +154,7 @@ async fn a_path_that_no_socket_can_have_is_said_to_be_too_long() {
 fn the_words_on_the_socket_do_not_change() {
     let request = AdminRequest::BanAdd { net: "192.0.2.7/32".parse().unwrap(), seconds: None };
     insta::assert_snapshot!(serde_json::to_string(&request).unwrap(), @r#"{"request":"ban-add","net":"192.0.2.7/32","seconds":null}"#);
-    let failed = AdminResponse::Failed(AdminError { kind: AdminErrorKind::NotFound, sentence: "no".to_owned() });
+    let failed =
+        AdminResponse::Failed(AdminError { kind: AdminErrorKind::NotFound, sentence: "no".to_owned() });
     insta::assert_snapshot!(serde_json::to_string(&failed).unwrap(), @r#"{"answer":"failed","kind":"not-found","sentence":"no"}"#);
 }

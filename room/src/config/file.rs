@@ -189,7 +189,8 @@ impl Source<'_> {
 
     /// The key whose value, or which itself, stands at `offset`, with its table: `relay.rate`.
     fn field_at(&self, offset: usize) -> String {
-        let line_end = self.text[self.before(offset).len()..].find('\n').map_or(self.text.len(), |n| offset + n);
+        let line_end =
+            self.text[self.before(offset).len()..].find('\n').map_or(self.text.len(), |n| offset + n);
         let mut key = None;
         for line in self.before(line_end).lines().rev().map(str::trim) {
             if let Some(table) = line.strip_prefix('[').and_then(|rest| rest.split_once(']'))

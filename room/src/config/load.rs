@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use super::file::{self, parse_listen};
 use super::{RoomConfig, parse_net};
+use crate::password::HashError;
 
 /// What `parlor-room run` was told on its command line.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +74,9 @@ pub enum ConfigError {
         address: SocketAddr,
     },
     /// Nothing says where the data directory is.
-    #[error("there is no place for the data directory, because neither XDG_STATE_HOME nor HOME is set: give --data DIR")]
+    #[error(
+        "there is no place for the data directory, because neither XDG_STATE_HOME nor HOME is set: give --data DIR"
+    )]
     NoDataDirectory,
 }
 
@@ -133,16 +136,22 @@ fn apply_environment(config: &mut DaemonConfig, env: &Environment<'_>) -> Result
     let room = &mut config.room;
     env.list("LISTEN", &mut room.listen, parse_listen)?;
     env.list("BLACKLIST", &mut room.blacklist, |text| parse_net(text).map_err(|error| error.to_string()))?;
-    env.read("DATA", |text| Ok(room.data = Some(text.into())))?;
+    env.read("DATA", |text| {
+        room.data = Some(text.into());
+        Ok(())
+    })?;
     env.flag("OPEN", &mut room.open)?;
     env.flag("ALLOW_UNENCRYPTED", &mut room.allow_unencrypted)?;
     env.flag("JSON", &mut config.json)?;
     env.read("LOG", |text| {
         check_log(text)?;
-        Ok(config.log = text.to_owned())
+        text.clone_into(&mut config.log);
+        Ok(())
     })?;
     env.read("ROOM_PASSWORD", |text| {
-        Ok(room.room_password = Some(text.parse().map_err(|error: crate::password::HashError| error.to_string())?))
+        let hash = text.parse().map_err(|error: HashError| error.to_string())?;
+        room.room_password = Some(hash);
+        Ok(())
     })?;
     let relay = &mut room.limits.relay;
     env.flag("RELAY_ENABLED", &mut relay.enabled)?;
@@ -200,7 +209,10 @@ fn check(room: &RoomConfig) -> Result<(), ConfigError> {
         }
     }
     if limits.ban_forever_after == Some(0) {
-        return Err(whole("limits.ban_forever_after", "give 1 or more, or leave it out for never".to_owned()));
+        return Err(whole(
+            "limits.ban_forever_after",
+            "give 1 or more, or leave it out for never".to_owned(),
+        ));
     }
     let relay = &limits.relay;
     if relay.enabled && relay.rate > 0 && relay.burst < SMALLEST_BURST {
@@ -219,7 +231,8 @@ fn whole(field: &str, why: String) -> ConfigError {
 
 /// A level or a filter. A lone word that is no level would read as a target and silence everything.
 pub(super) fn check_log(text: &str) -> Result<(), String> {
-    let level = ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| text.eq_ignore_ascii_case(l));
+    let level =
+        ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| text.eq_ignore_ascii_case(l));
     let filter = text.contains('=') && tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
     if level || filter {
         return Ok(());
@@ -253,7 +266,10 @@ impl Environment<'_> {
         into: &mut Vec<T>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<(), ConfigError> {
-        self.read(key, |text| Ok(*into = text.split(',').map(parse).collect::<Result<_, _>>()?))
+        self.read(key, |text| {
+            *into = text.split(',').map(parse).collect::<Result<_, _>>()?;
+            Ok(())
+        })
     }
 
     fn flag(&self, key: &str, into: &mut bool) -> Result<(), ConfigError> {
@@ -267,7 +283,11 @@ impl Environment<'_> {
         })
     }
 
-    fn number<T: FromStr<Err = std::num::ParseIntError>>(&self, key: &str, into: &mut T) -> Result<(), ConfigError> {
+    fn number<T: FromStr<Err = std::num::ParseIntError>>(
+        &self,
+        key: &str,
+        into: &mut T,
+    ) -> Result<(), ConfigError> {
         self.read(key, |text| {
             *into = text.parse().map_err(|error| format!("{text:?} is no number that fits: {error}"))?;
             Ok(())
@@ -371,7 +391,11 @@ mod tests {
             ("PARLOR_ROOM_OPEN", "maybe", "neither true nor false"),
             ("PARLOR_ROOM_LIMITS_MAX_USERS", "-1", "is no number"),
             ("PARLOR_ROOM_ROOM_PASSWORD", "123456", "no bcrypt hash"),
-            ("PARLOR_ROOM_CONFIG", "/nowhere/room.toml", "cannot read the configuration file /nowhere/room.toml"),
+            (
+                "PARLOR_ROOM_CONFIG",
+                "/nowhere/room.toml",
+                "cannot read the configuration file /nowhere/room.toml",
+            ),
         ] {
             let error = load(None, &[(key, value)], &RunFlags::default()).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(part), "{error}");

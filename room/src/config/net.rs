@@ -11,7 +11,9 @@ pub enum BadNet {
     #[error("{0:?} is neither an IP address nor a range such as 198.51.100.0/24 or 2001:db8::/32")]
     Syntax(String),
     /// Bits are set that the prefix does not cover, so it is not clear what was meant.
-    #[error("{written} has bits set beyond its prefix: write {range} for the range or {address} for the address")]
+    #[error(
+        "{written} has bits set beyond its prefix: write {range} for the range or {address} for the address"
+    )]
     HostBits {
         /// As it was written.
         written: IpNet,

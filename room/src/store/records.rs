@@ -17,8 +17,10 @@ pub(super) struct Hex32(pub(super) [u8; 32]);
 
 impl Serialize for Hex32 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         let text: Zeroizing<String> =
-            Zeroizing::new(self.0.iter().map(|byte| format!("{byte:02x}")).collect());
+            Zeroizing::new(self.0.iter().flat_map(digits).map(char::from).collect());
         serializer.serialize_str(&text)
     }
 }

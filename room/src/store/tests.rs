@@ -70,7 +70,10 @@ fn two_processes_never_share_a_directory() {
     let home = tempfile::tempdir().unwrap();
     let (store, _) = open(home.path()).unwrap();
     let error = open(home.path()).unwrap_err().to_string();
-    assert!(error.contains(&format!("in use by another parlor-room (process {})", std::process::id())), "{error}");
+    assert!(
+        error.contains(&format!("in use by another parlor-room (process {})", std::process::id())),
+        "{error}"
+    );
     drop(store);
     assert!(open(home.path()).is_ok());
 }

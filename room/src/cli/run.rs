@@ -1,0 +1,97 @@
+//! `parlor-room run`: a Room until SIGTERM or SIGINT, then its drain, then exit 0.
+
+use std::io::{self, IsTerminal, Write};
+
+use parlor_protocol::address::RoomAddress;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::args::RunArgs;
+use super::{Failure, environment};
+use crate::config::{ConfigError, DaemonConfig, RunFlags};
+use crate::handle::{Room, RoomHandle};
+
+pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let flags = RunFlags {
+        listen: args.listen.clone(),
+        data: args.data.clone(),
+        open: args.open,
+        allow_unencrypted: args.allow_unencrypted,
+        log: args.log.clone(),
+        json: args.json,
+    };
+    let config = DaemonConfig::load(args.config.as_deref(), environment, &flags)?;
+    log(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("cannot start threads: {error}")))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: DaemonConfig) -> Result<(), Failure> {
+    // Before the Room listens: a signal that comes while it starts must not be lost.
+    let mut stop = Stop::new().map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
+    let data = config.room.data.clone().unwrap_or_default();
+    let room: RoomHandle = Room::bind(config.room).await?;
+    let addresses = room.addresses();
+    for address in &addresses {
+        tracing::info!(%address, data = %data.display(), "listening");
+    }
+    if let Err(error) = announce(&addresses, config.json) {
+        tracing::warn!(%error, "nobody reads the ready line");
+    }
+    let name = stop.next().await;
+    tracing::info!(signal = name, "draining");
+    tokio::select! {
+        () = room.shutdown() => Ok(()),
+        name = stop.next() => Err(Failure::other(format!("stopped by a second {name} before all users were told"))),
+    }
+}
+
+/// One line for each address, for whoever waits until the Room is ready.
+fn announce(addresses: &[RoomAddress], json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    for address in addresses {
+        if json {
+            // In the order of the contract, for readers that do not parse.
+            writeln!(stdout, r#"{{"event":"ready","address":{}}}"#, serde_json::json!(address))?;
+        } else {
+            writeln!(stdout, "{address}")?;
+        }
+    }
+    stdout.flush()
+}
+
+fn log(config: &DaemonConfig) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&config.log).map_err(|error| ConfigError::Field {
+        place: crate::config::Place::Whole,
+        field: "log".to_owned(),
+        why: error.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    let started = if config.json { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|error| Failure::other(format!("cannot start the log: {error}")))
+}
+
+/// The signals that end a Room.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
