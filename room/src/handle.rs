@@ -113,6 +113,7 @@ impl Room {
         let (drained, is_drained) = oneshot::channel();
 
         let shared = Arc::new(Shared::new(events, door, acceptor));
+        let guard = shared.stop.clone().drop_guard();
         let hub = Hub::new(core, Arc::clone(&shared), &config.limits, changes);
         shared.tasks.spawn_blocking(move || storage::run(store, changes_in));
         shared.tasks.spawn(hub.run(events_in, calls_in, drained));
@@ -123,7 +124,6 @@ impl Room {
             let random = Random::from_system().map_err(RoomError::Random)?;
             shared.tasks.spawn(accept::run(Arc::clone(&shared), listener, random));
         }
-        let guard = shared.stop.clone().drop_guard();
         Ok(RoomHandle { addresses, identity, calls, is_drained, shared, _stops_when_dropped: guard })
     }
 }

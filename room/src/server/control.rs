@@ -12,7 +12,7 @@ use parlor_protocol::wire::control::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, interval_at, sleep, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
 use super::outbox::Outbox;
@@ -178,6 +178,7 @@ impl Reader {
 /// take anything for long.
 async fn write(mut half: WriteHalf<TlsStream<TcpStream>>, outbox: Outbox) {
     let mut ping = interval_at(Instant::now() + ROOM_PING, ROOM_PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut nonce = 0;
     loop {
         let frames = tokio::select! {
