@@ -1,7 +1,7 @@
 //! What misbehaviour costs the address it came from, never the account it was aimed at.
 //!
 //! A [`Penalties`] score is a time: it decays by a second a second, and from
-//! [`PENALTY_ACTS_FROM`](parlor_protocol::limits::PENALTY_ACTS_FROM) on the address is kept out until it is used
+//! [`PENALTY_ACTS_FROM`] on the address is kept out until it is used
 //! up. An address that is kept out again and again may be kept out for good, if the operator says so. Loopback
 //! addresses collect no score: every program of the machine comes from there, and none is a stranger.
 //!
