@@ -181,6 +181,31 @@ fn a_killed_room_is_in_nobody_s_way() {
     Running::start(&home, &[]).ends_well();
 }
 
+#[test]
+fn the_operators_guide_lists_every_key_with_its_variable() {
+    let home = Home::new();
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    for table in ["", "relay", "limits"] {
+        let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+        let path = home.file(&format!("{header}no_such_key = 1"));
+        let error = home.fails(2, &["--config", path.to_str().unwrap()], "");
+        // The refusal of an unknown key lists those that are known.
+        let known = error.split_once("expected one of ").unwrap().1;
+        for key in known.trim().split(", ").map(|key| key.trim_matches('`')) {
+            let whole = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+            match whole.as_str() {
+                "relay" | "limits" => {}
+                "accounts" => assert!(guide.contains("| `accounts` (table) |")),
+                key => {
+                    let variable = format!("PARLOR_ROOM_{}", key.to_uppercase().replace('.', "_"));
+                    assert!(guide.contains(&format!("| `{key}` | `{variable}`")), "{key}");
+                }
+            }
+        }
+    }
+}
+
 fn room_address(status: &serde_json::Value) -> String {
     status["addresses"][0].as_str().unwrap().to_owned()
 }

@@ -14,8 +14,8 @@ use crate::store::StoreError;
 
 /// Between two looks at a directory that another command or a starting Room has.
 const RETRY: Duration = Duration::from_millis(50);
-/// How often: 5 s, in which a Room has started and another command is done.
-const RETRIES: u32 = 100;
+/// How often: 12 s, in which a Room has started or drained and another command is done.
+const RETRIES: u32 = 240;
 
 pub(super) fn user(command: UserCommand) -> Result<(), Failure> {
     match command {

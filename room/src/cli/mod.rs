@@ -14,9 +14,11 @@ mod output;
 mod run;
 mod secret;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use parlor_protocol::name::printable;
 
 use self::args::{Cli, Command};
 use crate::admin::{AdminError, AdminErrorKind, CallError};
@@ -101,7 +103,8 @@ impl Failure {
 
     fn report(&self) -> ExitCode {
         let line: Vec<&str> = self.sentence.lines().map(str::trim).collect();
-        eprintln!("parlor-room: {}", parlor_protocol::name::printable(&line.join(" ")));
+        // Where stderr is gone the exit code still tells.
+        let _ = writeln!(io::stderr(), "parlor-room: {}", printable(&line.join(" ")));
         ExitCode::from(self.code)
     }
 }

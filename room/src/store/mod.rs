@@ -113,7 +113,9 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// Anybody could put files there.
-    #[error("everybody on this machine can write to the data directory {0}: chmod 700 it or choose another directory")]
+    #[error(
+        "everybody on this machine can write to the data directory {0}: chmod 700 it or choose another directory"
+    )]
     Exposed(String),
     /// A file is torn or altered.
     #[error(
@@ -209,7 +211,8 @@ impl Store {
             StoreChange::Binding { name, identity } => {
                 let mut bindings = self.bindings.clone();
                 put(&mut bindings, name, identity);
-                let identities = bindings.iter().map(|(name, public)| (name.clone(), Hex32(public.0))).collect();
+                let identities =
+                    bindings.iter().map(|(name, public)| (name.clone(), Hex32(public.0))).collect();
                 self.write(BINDINGS, &BindingsFile { identities })?;
                 self.bindings = bindings;
             }
@@ -242,7 +245,8 @@ const BANS: &str = "bans.toml";
 const TICKETS: &str = "tickets.toml";
 const LOCK: &str = "lock";
 /// First line of most files.
-const NOTE: &str = "Written by parlor-room; change it with parlor-room user and parlor-room ban, not by hand.";
+const NOTE: &str =
+    "Written by parlor-room; change it with parlor-room user and parlor-room ban, not by hand.";
 /// First line of the key file.
 const KEY_NOTE: &str =
     "The secret key of this Room. Whoever has it can pose as the Room: keep it to yourself, and keep a copy.";
