@@ -224,6 +224,11 @@ impl RoomHandle {
         }
     }
 
+    /// Waits until the Room has ended by itself, which it does only through a fault of its own.
+    pub async fn ended(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
     /// Ends the Room in order: nobody is let in, everybody is told when to come back, what is to be kept is written,
     /// relayed links end. Takes at most a little over [`DRAIN`].
     pub async fn shutdown(self) {

@@ -319,6 +319,29 @@ async fn a_room_that_stops_sends_everybody_away_with_a_time_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_room_whose_handle_is_dropped_is_gone() {
+    let room = room(RoomConfig::default()).await;
+    let (mut foo, _) = Client::join(&room, &who("Foo", 1)).await;
+    let address = room.addresses()[0].clone();
+    drop(room);
+    foo.hears_nothing_more().await;
+    while TcpStream::connect(socket(&address)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_program_in_one_room_is_nobody_in_another() {
+    let (one, other) = (room(RoomConfig::default()).await, room(RoomConfig::default()).await);
+    assert_ne!(one.fingerprint(), other.fingerprint());
+    let (_foo, _) = Client::join(&one, &who("Foo", 1)).await;
+    let (mut bar, _) = Client::join(&other, &who("Bar", 2)).await;
+    assert_eq!(bar.roster().await.len(), 1);
+    bar.ask_for(1, "Foo").await;
+    assert!(matches!(bar.next().await, ToUser::IntroductionRefused(1, PairRefusal::Offline)));
+}
+
+#[tokio::test]
 async fn accounts_made_while_the_room_runs_log_in_and_removed_ones_are_cut() {
     let directory = tempfile::tempdir().unwrap();
     let config = RoomConfig { data: Some(directory.path().join("room")), ..RoomConfig::default() };

@@ -96,6 +96,8 @@ impl Hub {
         drained: oneshot::Sender<()>,
     ) {
         let (stop, closing) = (self.shared.stop.clone(), self.shared.closing.clone());
+        // Without its hub, for whatever reason, a Room is none: everything ends with it.
+        let _ends_everything = stop.clone().drop_guard();
         let mut drained = Some(drained);
         let mut commands = Vec::new();
         loop {

@@ -1,7 +1,7 @@
 //! The Room's shell: sockets, TLS, timers, threads. It decides nothing; it carries out what the
 //! [`core`](crate::core) says.
 //!
-//! One task, the [`hub`], owns the core and takes events from a bounded queue, one after the other. A task and
+//! One task, the hub, owns the core and takes events from a bounded queue, one after the other. A task and
 //! not a lock, because the order of the commands is the order of the messages on every connection, and
 //! because whoever floods its own connection waits in that queue and holds up no lock. The hub never waits:
 //! what it hands out goes to bounded outboxes, threads with a bounded queue, or new tasks.
@@ -30,6 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use parlor_protocol::wire::control::RelayToken;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ use crate::core::door::{Door, TurnedAway};
 use crate::core::{ConnId, LinkId};
 
 use self::outbox::Outbox;
-use parlor_protocol::wire::control::RelayToken;
+pub use self::tls::TlsError;
 
 /// Events that may wait for the hub. Behind it, readers wait.
 pub(crate) const EVENTS: usize = 1024;

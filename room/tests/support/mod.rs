@@ -180,6 +180,11 @@ impl Client {
         self.connection.next().await.expect("the Room closed the connection")
     }
 
+    /// Reads on until the connection ends.
+    pub async fn hears_nothing_more(&mut self) {
+        while self.connection.next().await.is_some() {}
+    }
+
     /// Reads on until the Room says why it closes.
     pub async fn closing(&mut self) -> Closing {
         loop {
