@@ -1,5 +1,7 @@
 //! Which two links the Room splices into one.
 //!
+//! A link that waits and goes meanwhile is found out when the other one comes, and the pair ends at once.
+//!
 //! An introduction that offers the relay gives each of its two users a token. A token is good for one link
 //! and for [`RELAY_TOKEN_LIFETIME`]; when both links have shown theirs, the pair runs, and counts
 //! against what each of the two may have at once. The Room learns from a token which pair it belongs
@@ -134,14 +136,6 @@ impl Relay {
         Arrival::Ready { pair, links: [first.0, second.0], users: offer.users }
     }
 
-    /// A waiting link is gone.
-    pub fn gone(&mut self, link: LinkId) {
-        let holds = |offer: &Offer| offer.waiting.iter().flatten().any(|(waiting, _)| *waiting == link);
-        if let Some(pair) = self.offers.iter().find(|(_, offer)| holds(offer)).map(|(pair, _)| *pair) {
-            self.drop_offer(pair);
-        }
-    }
-
     /// A pair has ended.
     pub fn ended(&mut self, pair: PairId) {
         let Some(running) = self.running.remove(&pair) else { return };
@@ -255,14 +249,5 @@ mod tests {
         );
         relay.ended(PairId(0));
         assert!(relay.may(&"Foo".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_link_that_stops_waiting_takes_its_pair_with_it() {
-        let (mut relay, now) = (Relay::new(1), Instant::now());
-        let [first, second] = offered(&mut relay, 1, now);
-        relay.arrive(LinkId(1), HERE, &first, now);
-        relay.gone(LinkId(1));
-        assert!(matches!(relay.arrive(LinkId(2), HERE, &second, now), Arrival::Refused { .. }));
     }
 }
