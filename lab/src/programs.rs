@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -214,6 +214,15 @@ impl RoomProgram {
     pub fn status(&self) -> Result<Value> {
         let done = self.setup.admin(&["status", "--json"], "")?.success()?;
         serde_json::from_str(&done.stdout).with_context(|| format!("status printed {:?}", done.stdout))
+    }
+
+    /// Starts a command of a user that stays, and waits until the user is online.
+    pub fn online(&self, user: &UserSetup, name: &str, command: &[&str]) -> Result<Program> {
+        let program = user.start(command)?;
+        let arrived = self.await_status(PATIENCE, |status| mentions(status, name) || !program.is_running());
+        let there = arrived.is_ok() && program.is_running();
+        ensure!(there, "{name} did not come online ({arrived:?}); it said: {}", program.stderr_so_far());
+        Ok(program)
     }
 
     /// Waits until all these users are online.
