@@ -9,6 +9,7 @@ use parlor_protocol::identity::InstanceId;
 use parlor_protocol::limits::{BODY, BODY_MOST, CALLS_RUNNING};
 use parlor_protocol::name::LanId;
 use parlor_protocol::presence::Encryption;
+use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::Secret;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,7 @@ pub struct UserBuilder {
     calls_running: usize,
     get_timeout: Option<Duration>,
     addresses: Option<Vec<IpAddr>>,
+    rungs: Vec<Rung>,
 }
 
 impl UserBuilder {
@@ -72,6 +74,7 @@ impl UserBuilder {
             calls_running: CALLS_RUNNING,
             get_timeout: Some(GET_TIMEOUT),
             addresses: None,
+            rungs: Rung::ALL.to_vec(),
         }
     }
 
@@ -177,6 +180,12 @@ impl UserBuilder {
         self
     }
 
+    /// The kinds of path this user takes: all unless set. With [`Rung::Relay`] alone no peer learns its address.
+    pub fn rungs(mut self, rungs: &[Rung]) -> Self {
+        self.rungs = rungs.to_vec();
+        self
+    }
+
     /// Joins the room. From then on the user answers peers, and rejoins by itself when the Room was gone.
     ///
     /// # Errors
@@ -229,7 +238,11 @@ impl UserBuilder {
         if self.agent.as_ref().is_some_and(|agent| agent.len() > 64) {
             return setting("agent", "has at most 64 bytes");
         }
+        if self.rungs.is_empty() {
+            return setting("rungs", "must name at least one kind of path");
+        }
         Ok(Settings {
+            rungs: self.rungs.clone(),
             max_body: self.max_body as u32,
             calls_running: self.calls_running,
             get_timeout: self.get_timeout,
@@ -252,6 +265,7 @@ impl UserBuilder {
         };
         let agent =
             self.agent.unwrap_or_else(|| concat!("parlor-user/", env!("CARGO_PKG_VERSION")).to_owned());
+        let direct = self.rungs.iter().any(|rung| rung.is_direct());
         Ok(RoomOptions {
             address,
             name: self.name.parse()?,
@@ -265,10 +279,10 @@ impl UserBuilder {
             agent,
             reachability: Reachability {
                 lan_id,
-                port: listener.port(),
+                port: if direct { listener.port() } else { 0 },
                 public: self.public_ip,
                 encryption: self.encryption,
-                addresses: self.addresses,
+                addresses: if direct { self.addresses } else { Some(Vec::new()) },
             },
             data,
         })

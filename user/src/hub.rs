@@ -35,6 +35,8 @@ use crate::net::room::{Joined, RoomCommand, RoomEvent};
 const EARLY: Duration = Duration::from_secs(2);
 /// Introductions that are remembered. A room in which more are under way at once is not this program's.
 const INTRODUCTIONS: usize = 4096;
+/// How often a Room that is asked too much is asked again.
+const BUSY_TRIES: usize = 8;
 /// A handshake that a peer opened on the listener must be done by then.
 const ANSWER: Duration = parlor_protocol::limits::LINK_ATTEMPT;
 /// The rungs on which a peer comes to the listener.
@@ -52,6 +54,8 @@ pub(crate) struct Known {
 /// What the builder settled.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// The kinds of path this user takes.
+    pub(crate) rungs: Vec<Rung>,
     pub(crate) max_body: u32,
     pub(crate) calls_running: usize,
     pub(crate) get_timeout: Option<Duration>,
@@ -80,7 +84,7 @@ pub(crate) struct Hub {
     introductions: Mutex<HashMap<IntroductionId, Arc<Known>>>,
     introduced: Notify,
     room_is_up: AtomicBool,
-    draining: AtomicBool,
+    left: AtomicBool,
     next_link: AtomicU64,
     next_request: AtomicU32,
 }
@@ -143,7 +147,7 @@ impl Hub {
             introductions: Mutex::new(HashMap::new()),
             introduced: Notify::new(),
             room_is_up: AtomicBool::new(true),
-            draining: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
             next_request: AtomicU32::new(1),
         });
@@ -167,8 +171,9 @@ impl Hub {
         self.room_is_up.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
+    /// True when this user's channels have been ended for good.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
     }
 
     pub(crate) fn observed(&self) -> SocketAddr {
@@ -209,13 +214,22 @@ impl Hub {
     }
 
     /// Asks the Room for an introduction; while it is gone, the latest one serves.
-    pub(crate) async fn introduce(
-        self: &Arc<Self>,
-        peer: &UserName,
-    ) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+    pub(crate) async fn introduce(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
         if *peer == self.name {
             return Err(OpenError::Refused { peer: peer.clone(), why: PairRefusal::Yourself });
         }
+        for _ in 0..BUSY_TRIES {
+            match self.ask_for_introduction(peer).await {
+                Err(OpenError::Refused { why: PairRefusal::Busy { retry_after_ms }, .. }) => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(retry_after_ms))).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.ask_for_introduction(peer).await
+    }
+
+    async fn ask_for_introduction(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
         if !self.room_is_up() {
             return self.latest(peer);
         }
@@ -278,8 +292,10 @@ impl Hub {
             introductions.insert(id, Arc::clone(&known));
         }
         self.introduced.notify_waiters();
-        self.lock().latest.insert(name, (Arc::clone(&known), introduced.rungs.clone()));
-        Ok((known, introduced.rungs))
+        let mut offers = introduced.rungs;
+        offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
+        self.lock().latest.insert(name, (Arc::clone(&known), offers.clone()));
+        Ok((known, offers))
     }
 
     /// Holds a peer's key against the one seen before.
@@ -410,6 +426,10 @@ impl Hub {
                 }
                 Change::Left(name) => {
                     if name != self.name {
+                        let talked_to = self.lock().peers.get(&name).cloned();
+                        if let Some(conversation) = talked_to {
+                            conversation.peer_left();
+                        }
                         self.tell(Event::Left { peer: name });
                     }
                 }
@@ -426,6 +446,7 @@ impl Hub {
     /// A peer asked to be introduced to this user.
     fn on_asked(self: &Arc<Self>, introduced: Introduced) {
         match self.know(introduced) {
+            Ok(_) if self.has_left() => {}
             Ok((known, offers)) => {
                 let conversation = self.conversation(&known.peer);
                 self.tasks.spawn(conversation.asked(Arc::clone(self), known, offers));
@@ -466,9 +487,13 @@ impl Hub {
     }
 
     async fn answer_arrival(self: &Arc<Self>, arrival: Arrival) -> Result<(), String> {
+        if self.has_left() {
+            return Err("this user has left".to_owned());
+        }
         let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
         let conversation = self.conversation(&known.peer);
-        let incoming = Incoming { stream: arrival.stream, known, rungs: DIRECT };
+        let rungs = DIRECT.iter().copied().filter(|rung| self.settings.rungs.contains(rung)).collect();
+        let incoming = Incoming { stream: arrival.stream, known, rungs };
         conversation.answer_link(self, incoming).await.map_err(|error| error.to_string())?;
         drop(arrival.place);
         Ok(())
@@ -496,7 +521,6 @@ impl Hub {
 
     /// Leaves: lets what was sent arrive, for at most `patience`, then ends every channel.
     pub(crate) async fn drain(self: &Arc<Self>, patience: Duration) {
-        self.draining.store(true, Ordering::SeqCst);
         let conversations = self.conversations();
         let flushed = timeout(patience, async {
             for conversation in &conversations {
@@ -506,7 +530,8 @@ impl Hub {
         if flushed.await.is_err() {
             tracing::warn!("not everything that was sent was taken over in time");
         }
-        for conversation in conversations {
+        self.left.store(true, Ordering::SeqCst);
+        for conversation in self.conversations() {
             conversation.end(CloseCode::Done, "this user left");
         }
     }

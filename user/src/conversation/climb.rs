@@ -18,7 +18,7 @@ use crate::net::dial::{dial, dial_relay};
 
 /// How an attempt ended.
 enum Outcome {
-    Linked,
+    Linked(Rung),
     /// A link at least as good was there first.
     NotNeeded,
     Failed(Rung, String),
@@ -27,7 +27,11 @@ enum Outcome {
 impl Conversation {
     /// Asks the Room for an introduction and tries its rungs.
     pub(super) async fn search(self: Arc<Self>, hub: Arc<Hub>) {
-        let result = self.seek(&hub).await;
+        let gone = self.lock().search.gone.clone();
+        let result = tokio::select! {
+            () = gone.cancelled() => Err(OpenError::Offline(self.peer.clone())),
+            result = self.seek(&hub) => result,
+        };
         let now = clock::now();
         let mut state = self.lock();
         if let Err(error) = &result {
@@ -76,7 +80,8 @@ impl Conversation {
             let (this, hub, known) = (Arc::clone(self), Arc::clone(hub), Arc::clone(&known));
             attempts.spawn(async move { this.try_rung(&hub, &known, attempt, asked).await });
         }
-        let mut failures = Vec::new();
+        let best = offers.iter().map(|offer| offer.rung).min();
+        let (mut failures, mut linked) = (Vec::new(), false);
         loop {
             let outcome = tokio::select! {
                 () = hub.stop.cancelled() => return Err(OpenError::Left),
@@ -85,14 +90,20 @@ impl Conversation {
             match outcome {
                 None => break,
                 Some(Ok(Outcome::Failed(rung, why))) => failures.push(format!("{rung}: {why}")),
-                Some(Ok(Outcome::Linked | Outcome::NotNeeded) | Err(_)) => {}
+                Some(Ok(Outcome::Linked(rung))) => {
+                    linked = true;
+                    if best.is_none_or(|best| rung <= best) {
+                        break;
+                    }
+                }
+                Some(Ok(Outcome::NotNeeded) | Err(_)) => {}
             }
-            let best = offers.iter().map(|offer| offer.rung).min();
             if self.path().is_some_and(|(rung, _)| best.is_none_or(|best| rung <= best)) {
                 break;
             }
         }
-        if self.path().is_some() {
+        // A link that came up and ended since is the keeper's to follow up, with a new introduction.
+        if linked || self.path().is_some() {
             return Ok(());
         }
         let tried =
@@ -119,7 +130,7 @@ impl Conversation {
         };
         let took = started.elapsed().as_millis();
         let (what, outcome) = match linked.unwrap_or(Err(LinkError::TimedOut)) {
-            Ok(()) => (format!("tried {place}: works, after {took} ms"), Outcome::Linked),
+            Ok(()) => (format!("tried {place}: works, after {took} ms"), Outcome::Linked(attempt.rung)),
             Err(error) => {
                 let why = format!("{place}: {error}");
                 (format!("tried {place}: {error}, after {took} ms"), Outcome::Failed(attempt.rung, why))
@@ -145,7 +156,7 @@ impl Conversation {
                 let room = [hub.room_socket()];
                 let stream = dial_relay(&room, &token, LINK_ATTEMPT).await?;
                 if asked {
-                    let rungs = &[Rung::Relay];
+                    let rungs = vec![Rung::Relay];
                     self.answer_link(hub, Incoming { stream, known: Arc::clone(known), rungs }).await?;
                 } else {
                     self.open_link(hub, stream, Rung::Relay, known).await?;

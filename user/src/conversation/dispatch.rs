@@ -15,7 +15,7 @@ use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallEnd, Conversation, Events};
+use super::{CallEnd, Conversation, Events, Phase};
 use crate::callbacks::{Answering, Callback, Context, Handler, SHORT};
 use crate::clock;
 use crate::core::channel::{Event as ChannelEvent, PushError};
@@ -137,6 +137,8 @@ impl Conversation {
         let fresh = state.next_epoch(self.hub.upgrade().as_deref());
         state.channel.reset(fresh, code, &mut events);
         state.refresh();
+        // What is sent from now on asks the Room again where the peer is.
+        self.phase.send_replace(Phase::Closed);
         drop(state);
         self.dispatch(&mut events);
         self.look.notify_one();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 
 use super::{Conversation, Phase, State};
 use crate::clock;
@@ -32,6 +33,8 @@ const SEARCH_LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Search {
     pub(super) running: bool,
     pub(super) suspect: bool,
+    /// Cancelled when the Room says that the peer is gone.
+    pub(super) gone: CancellationToken,
     failures: u32,
     error: Option<OpenError>,
     next_at: Option<Instant>,
@@ -95,6 +98,10 @@ impl Conversation {
         Ok(())
     }
 
+    pub(super) fn open_if_closed(self: &Arc<Self>) -> Result<(), OpenError> {
+        if *self.phase.borrow() == Phase::Closed { self.open() } else { Ok(()) }
+    }
+
     /// The peer came online, or the Room is back: what waits for it is tried now.
     pub(crate) fn try_again(&self) {
         let mut state = self.lock();
@@ -111,6 +118,14 @@ impl Conversation {
         }
         drop(state);
         self.look.notify_one();
+    }
+
+    /// The Room says that the peer is gone: a search that goes on would find nobody.
+    pub(crate) fn peer_left(&self) {
+        let state = self.lock();
+        if !state.channel.is_linked() {
+            state.search.gone.cancel();
+        }
     }
 
     /// Sees to it that the keeper runs.
@@ -163,6 +178,7 @@ impl Conversation {
         if let Next::Search(_) = next {
             state.search.running = true;
             state.search.suspect = false;
+            state.search.gone = CancellationToken::new();
         }
         state.keeper_wakes_at = match &next {
             Next::Wait(until) | Next::Search(until) => *until,
@@ -249,7 +265,8 @@ impl Conversation {
         }
         let since = *state.search.unlinked_since.get_or_insert(now);
         if let Some(error) = state.search.error.clone() {
-            let patience = if owed { patience(&error) } else { Duration::ZERO };
+            let patient = owed || matches!(error, OpenError::NoPath { .. });
+            let patience = if patient { patience(&error) } else { Duration::ZERO };
             if now >= since + patience {
                 return Next::GiveUp(error);
             }

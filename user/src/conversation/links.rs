@@ -35,7 +35,7 @@ pub(crate) struct Incoming {
     pub(crate) stream: TcpStream,
     pub(crate) known: Arc<Known>,
     /// The rungs it may be on.
-    pub(crate) rungs: &'static [Rung],
+    pub(crate) rungs: Vec<Rung>,
 }
 
 /// Why a handshake made no link.
@@ -118,7 +118,7 @@ impl Conversation {
         };
         let mut message = vec![0; len];
         stream.read_exact(&mut message).await?;
-        let answered = Responder::answer_any(setup(hub, &known, Rung::Relay, false)?, rungs, &message);
+        let answered = Responder::answer_any(setup(hub, &known, Rung::Relay, false)?, &rungs, &message);
         let (rung, payload, pending) = match answered {
             Ok(answered) => answered,
             Err(error) => return refuse(&mut stream, error.close_code(), error.into()).await,
@@ -144,7 +144,7 @@ impl Conversation {
 
     /// Binds a proved link to the channel and starts its tasks.
     fn adopt(self: &Arc<Self>, hub: &Arc<Hub>, known: &Known, proved: Proved) -> Result<LinkId, LinkError> {
-        if hub.stop.is_cancelled() && !hub.is_draining() {
+        if hub.has_left() {
             return Err(LinkError::Left);
         }
         let Proved { stream, rung, cipher, sealer, terms, first } = proved;

@@ -159,9 +159,10 @@ impl Conversation {
             match &*phase.borrow_and_update() {
                 Phase::Ready => return Ok(()),
                 Phase::Failed(error) => return Err(error.clone()),
-                Phase::Closed => return Err(OpenError::Left),
-                Phase::Opening => {}
+                Phase::Closed | Phase::Opening => {}
             }
+            // It may have closed again meanwhile.
+            self.open_if_closed()?;
             if phase.changed().await.is_err() {
                 return Err(OpenError::Left);
             }
