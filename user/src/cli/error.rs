@@ -7,10 +7,11 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use parlor_protocol::name::printable;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal, PairRefusal};
 use parlor_user::error::{DataError, JoinError};
 use parlor_user::{BuildError, ForgetError, GetError, OpenError, RemoteError, SendError, UserName};
+
+use super::output;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -115,9 +116,7 @@ impl Error {
     /// Says it on stderr, and with which code the program ends.
     pub(super) fn report(&self) -> ExitCode {
         if !matches!(self, Error::StdoutClosed) {
-            let sentence = format!("{self}{}", self.advice());
-            let line: Vec<&str> = sentence.split(['\n', '\r']).map(str::trim).collect();
-            eprintln!("parlor: {}", printable(&line.join(" ")));
+            output::complain(&format!("{self}{}", self.advice()));
         }
         ExitCode::from(self.exit_code())
     }

@@ -28,6 +28,7 @@ pub(super) async fn listen(settings: &Settings) -> Result<(), Error> {
             tokio::select! {
                 () = stop.next() => break Ok(()),
                 ended = &mut ended => break ended,
+                () = lines.closed() => break Ok(()),
                 Some(message) = inbox.next() => {
                     let mut batch = line(&message, settings.json);
                     while batch.len() < BATCH && let Some(message) = inbox.try_next() {

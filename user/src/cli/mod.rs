@@ -59,7 +59,8 @@ fn start(cli: Cli) -> Result<(), Error> {
         Error::Usage(format!("--log: {error}; use off, error, warn, info, debug or trace"))
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    log.with_ansi(io::stderr().is_terminal()).init();
+    // A log that nobody reads is no reason to stop.
+    log.with_ansi(io::stderr().is_terminal()).log_internal_errors(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()

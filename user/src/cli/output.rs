@@ -26,8 +26,14 @@ pub(super) fn print(line: &str) -> Result<(), Error> {
 /// nothing but the error of a command that failed.
 pub(super) fn note(sentence: &str) {
     if io::stderr().is_terminal() {
-        eprintln!("parlor: {}", printable(sentence));
+        complain(sentence);
     }
+}
+
+/// Writes a line to stderr. Where nobody reads that, nobody is told.
+pub(super) fn complain(sentence: &str) {
+    let line: Vec<&str> = sentence.split(['\n', '\r']).map(str::trim).collect();
+    let _ = writeln!(io::stderr(), "parlor: {}", printable(&line.join(" ")));
 }
 
 /// JSON on one line, with an escape for whatever must not reach a terminal.
@@ -99,6 +105,11 @@ impl Lines {
     /// Hands a batch over, waiting for the reader. False: stdout is closed.
     pub(super) async fn write(&self, batch: Vec<u8>) -> bool {
         self.batches.send(batch).await.is_ok()
+    }
+
+    /// Waits until stdout is found closed, which a write finds.
+    pub(super) async fn closed(&self) {
+        self.batches.closed().await;
     }
 
     /// Waits for a while until all is written.

@@ -191,7 +191,9 @@ pub(super) async fn ended(events: &mut Events) -> Result<(), Error> {
     }
 }
 
-/// Says to a person that the command is there to be talked to.
+/// Says that the command is there to be talked to.
 pub(super) fn announce(user: &User, what: &str, settings: &Settings) {
-    output::note(&format!("{} {what} in {}", user.name(), settings.room.clone().without_fingerprint()));
+    let (name, room) = (user.name(), settings.room.clone().without_fingerprint());
+    tracing::info!("{name} {what} in {room}");
+    output::note(&format!("{name} {what} in {room}"));
 }

@@ -1,0 +1,362 @@
+//! The command line as others script against it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
+
+mod cli_support;
+
+use std::time::Duration;
+
+use cli_support::{Stage, run, within};
+use parlor_room::RoomConfig;
+use parlor_room::password::PasswordHash;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_text_is_printed_with_time_and_sender_and_anything_else_as_json() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["listen"]).await;
+    for args in [
+        &["send", "Bar", "Hello!"][..],
+        &["send", "Bar", "--body", r#"{"a":[1,2.5,null]}"#],
+        &["send", "Bar", "--event", "note", "two\nlines \u{1b}[31m"],
+        &["send", "bar", "-5"],
+    ] {
+        assert_eq!(stage.run("Foo", args).await.well(), "");
+    }
+    let mut said = Vec::new();
+    for _ in 0..4 {
+        let line = bar.line().await;
+        let (time, rest) = line.strip_prefix('[').unwrap().split_once("] ").unwrap();
+        assert!(time.len() == 8 && time.bytes().all(|b| b.is_ascii_digit() || b == b':'), "{line}");
+        said.push(rest.to_owned());
+    }
+    let expected =
+        ["Foo: Hello!", r#"Foo: {"a":[1,2.5,null]}"#, r"Foo (note): two\nlines \u{1b}[31m", "Foo: -5"];
+    assert_eq!(said, expected);
+    assert_eq!(bar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn with_json_a_message_is_an_object_a_line() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["--json", "listen"]).await;
+    stage.run("Foo", &["send", "Bar", "Hello!"]).await.well();
+    stage.run("Foo", &["send", "Bar", "--event", "note", "--body", "[1]"]).await.well();
+    let mut next = async || serde_json::from_str::<Value>(&bar.line().await).unwrap();
+    assert_eq!(next().await, json!({ "from": "Foo", "event": null, "body": "Hello!" }));
+    assert_eq!(next().await, json!({ "from": "Foo", "event": "note", "body": [1] }));
+}
+
+#[tokio::test]
+async fn two_thousand_lines_of_stdin_arrive_complete_and_in_order() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["--json", "listen"]).await;
+    let lines: String =
+        (0..2000).flat_map(|n| ["line ".to_owned(), n.to_string(), "\n".to_owned()]).collect();
+    let sending = run(stage.named("Foo", &["send", "Bar", "-"]), lines.as_bytes());
+    let reading = async {
+        for n in 0..2000 {
+            let message: Value = serde_json::from_str(&bar.line().await).unwrap();
+            assert_eq!(message["body"], json!(format!("line {n}")));
+        }
+    };
+    let (done, ()) = within(async { tokio::join!(sending, reading) }).await;
+    assert_eq!(done.well(), "");
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_text_is_named_and_those_before_it_are_delivered() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["--json", "listen"]).await;
+    let done = run(stage.named("Foo", &["send", "Bar", "-"]), b"one\n\xff\nthree\n").await;
+    assert!(done.failed(2).contains("line 2"), "{done:?}");
+    assert!(bar.line().await.contains("one"));
+}
+
+#[tokio::test]
+async fn a_call_is_answered_by_a_command() {
+    let stage = Stage::open().await;
+    let serve =
+        ["serve", "up=tr a-z A-Z", "words=echo two words", "who=printf %s-%s $PARLOR_FROM $PARLOR_CALLBACK"];
+    let bar = stage.stay("Bar", &serve).await;
+    for (args, answer) in [
+        (&["get", "Bar", "up", "\"abc\""][..], "\"ABC\"\n"),
+        (&["get", "Bar", "up"], "\"NULL\"\n"),
+        (&["get", "Bar", "words", "{\"any\": 1}"], "\"two words\"\n"),
+        (&["get", "Bar", "who", "--timeout", "20s", "--json"], "\"Foo-who\"\n"),
+    ] {
+        assert_eq!(stage.run("Foo", args).await.well(), answer, "{args:?}");
+    }
+    assert_eq!(bar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_6_with_its_last_words() {
+    let stage = Stage::open().await;
+    let serve = ["serve", "bad=echo first >&2; echo last words >&2; exit 3", "mute=exit 4", "much=yes"];
+    let _bar = stage.stay("Bar", &serve).await;
+    assert_eq!(stage.run("Foo", &["get", "Bar", "bad"]).await.failed(6), "last words");
+    assert_eq!(stage.run("Foo", &["get", "Bar", "mute"]).await.failed(6), "exit code 4");
+    assert!(stage.run("Foo", &["get", "Bar", "much"]).await.failed(6).contains("1 MiB"));
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_5_and_its_command_is_killed_with_all_it_started() {
+    let stage = Stage::open().await;
+    let held = stage.path().join("held");
+    nix::unistd::mkfifo(&held, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let serve = format!("slow=exec >{}; sleep 600 & wait", held.display());
+    let bar = stage.stay("Bar", &["serve", &serve]).await;
+    // The pipe ends when the last process that the command started is gone.
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || ended.send(std::fs::read(held)));
+    let done = stage.run("Foo", &["get", "Bar", "slow", "--timeout", "1s"]).await;
+    assert!(done.failed(5).contains("--timeout"), "{done:?}");
+    within(end).await.unwrap().unwrap();
+    assert_eq!(bar.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_serve_runs_when_it_is_told_to_stop_is_stopped_too() {
+    let stage = Stage::open().await;
+    let held = stage.path().join("held");
+    nix::unistd::mkfifo(&held, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let serve = format!("slow=exec >{}; sleep 600 & wait", held.display());
+    let bar = stage.stay("Bar", &["serve", &serve]).await;
+    let (started, mut pipe) = tokio::sync::mpsc::channel(2);
+    std::thread::spawn(move || {
+        use std::io::Read;
+        // Opens when the command does.
+        let mut held = std::fs::File::open(held).unwrap();
+        let _ = started.blocking_send(0);
+        let _ = started.blocking_send(held.read_to_end(&mut Vec::new()).unwrap());
+    });
+    let mut waiting = stage.named("Foo", &["get", "Bar", "slow"]).spawn().unwrap();
+    within(pipe.recv()).await.unwrap();
+    assert_eq!(bar.terminate().await, Some(0));
+    within(pipe.recv()).await.unwrap();
+    assert_eq!(within(waiting.wait()).await.unwrap().code(), Some(4));
+}
+
+#[tokio::test]
+async fn who_or_what_is_not_there_is_4_at_once() {
+    let stage = Stage::open().await;
+    let _bar = stage.stay("Bar", &["serve", "up=cat"]).await;
+    for args in [
+        &["send", "Nobody", "hello"][..],
+        &["send", "Nobody", "--body", "1"],
+        &["get", "Nobody", "up"],
+        &["ping", "Nobody"],
+        &["explain", "Nobody"],
+    ] {
+        let done = stage.run("Foo", args).await;
+        assert!(done.failed(4).contains("Nobody"), "{done:?}");
+    }
+    let done = run(stage.named("Foo", &["send", "Nobody", "-"]), b"a\nb\n").await;
+    assert!(done.failed(4).contains("line 1"), "{done:?}");
+    assert!(stage.run("Foo", &["get", "Bar", "down"]).await.failed(4).contains("down"));
+    assert!(stage.run("Foo", &["forget", "Stranger"]).await.failed(4).contains("Stranger"));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_3_and_a_right_one_comes_from_a_file() {
+    let hash = PasswordHash::make("123456", 10, [7; 16]).unwrap();
+    let accounts = [("Foo".parse().unwrap(), hash)].into();
+    let stage = Stage::with(RoomConfig { accounts, ..RoomConfig::default() }).await;
+    let (right, wrong) = (stage.secret("right", "123456\n"), stage.secret("wrong", "12345\n"));
+    let done = stage.run("Foo", &["peers", "--password-file", &right]).await;
+    assert!(done.well().starts_with("NAME"), "{done:?}");
+    // A ticket would stand in for the password, so this is another machine.
+    let mut elsewhere = stage.parlor("elsewhere", &["peers", "--password-file", &wrong]);
+    elsewhere.env("PARLOR_NAME", "Foo");
+    assert!(run(elsewhere, b"").await.failed(3).contains("password"));
+    assert!(run(stage.parlor("guest", &["peers"]), b"").await.failed(3).contains("--name"));
+    let mut unarmed = stage.parlor("unarmed", &["peers"]);
+    unarmed.env("PARLOR_NAME", "Foo");
+    assert!(run(unarmed, b"").await.failed(3).contains("--password-file"));
+}
+
+#[tokio::test]
+async fn a_room_that_is_not_there_is_7() {
+    let stage = Stage::open().await;
+    let address = stage.address.clone();
+    stage.room.shutdown().await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_parlor"));
+    command.args(["--room", &address, "--name", "Foo", "--data"]).arg(stage.dir.path()).arg("peers");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped()).kill_on_drop(true);
+    assert!(run(command, b"").await.failed(7).contains("cannot be reached"));
+}
+
+#[tokio::test]
+async fn a_command_line_that_makes_no_sense_is_2_and_one_line() {
+    let stage = Stage::open().await;
+    for args in [
+        &[][..],
+        &["send"],
+        &["send", "Bar"],
+        &["no-such-command"],
+        &["send", "not a name", "text"],
+        &["send", "Bar", "--body", "{not json"],
+        &["get", "Bar", "up", "{not json"],
+        &["get", "Bar", "up", "--timeout", "soon"],
+        &["serve"],
+        &["serve", "up"],
+        &["serve", "up=cat", "up=tac"],
+        &["ping", "Bar", "-c", "0"],
+        &["peers", "--room", "http://x"],
+        &["peers", "--port", "70000"],
+        &["peers", "--encryption", "maybe"],
+        &["peers", "--log", "loud=very=much"],
+        &["peers", "--password-file", "/nowhere"],
+        &["send", "Foo", "to myself"],
+    ] {
+        stage.run("Foo", args).await.failed(2);
+    }
+    for args in [&["listen"][..], &["serve", "up=cat"]] {
+        assert!(run(stage.parlor("nameless", args), b"").await.failed(2).contains("--name"));
+    }
+    let help = stage.run("Foo", &["--help"]).await;
+    assert!(help.well().contains("PARLOR_ROOM_PASSWORD_FILE"), "{help:?}");
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_3_and_its_owner_takes_it_over_when_asked_to() {
+    let stage = Stage::open().await;
+    let first = stage.stay("Bar", &["listen"]).await;
+    let mut stranger = stage.parlor("stranger", &["--take-over", "peers"]);
+    stranger.env("PARLOR_NAME", "Bar");
+    assert!(run(stranger, b"").await.failed(3).contains("another name"));
+    assert!(stage.run("Bar", &["peers"]).await.failed(3).contains("--take-over"));
+    stage.run("Bar", &["--take-over", "peers"]).await.well();
+    assert_eq!(first.end().await, Some(3));
+}
+
+#[tokio::test]
+async fn a_ban_ends_a_listener_with_3() {
+    let stage = Stage::open().await;
+    let bar = stage.stay("Bar", &["listen"]).await;
+    stage.room.ban("127.0.0.0/8".parse().unwrap(), None).await.unwrap();
+    assert_eq!(bar.end().await, Some(3));
+    assert!(stage.run("Foo", &["peers"]).await.failed(3).contains("ban"));
+}
+
+#[tokio::test]
+async fn without_a_name_each_command_has_a_guest_name_of_its_own() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["--json", "listen"]).await;
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(run(stage.parlor("guest", &["send", "Bar", "hi"]), b"").await.well(), "");
+        let message: Value = serde_json::from_str(&bar.line().await).unwrap();
+        names.push(message["from"].as_str().unwrap().to_owned());
+    }
+    assert!(names[0].starts_with("guest-") && names[0].len() == 12 && names[0] != names[1], "{names:?}");
+}
+
+#[tokio::test]
+async fn peers_ping_and_explain_have_their_shapes() {
+    let stage = Stage::open().await;
+    let bar = stage.stay("Bar", &["listen"]).await;
+    let pings = stage.run("Foo", &["--json", "ping", "Bar", "-c", "3", "--interval", "10ms"]).await.json();
+    assert_eq!(pings.iter().map(|ping| ping["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    for ping in &pings {
+        assert_eq!((&ping["peer"], &ping["rung"]), (&json!("Bar"), &json!("same-host")));
+        assert!(ping["rtt_us"].is_u64(), "{ping}");
+    }
+    let ping = stage.run("Foo", &["ping", "Bar", "-c", "1"]).await;
+    assert!(
+        ping.well().starts_with("Bar: seq=1 rung=same-host time=") && ping.out.ends_with(" ms\n"),
+        "{ping:?}"
+    );
+
+    let peers = stage.run("Foo", &["--json", "peers"]).await.json();
+    assert_eq!(peers.len(), 1);
+    assert_eq!((&peers[0]["name"], &peers[0]["online"]), (&json!("Bar"), &json!(true)));
+    assert_eq!(peers[0]["rung"], json!("same-host"));
+    assert!(peers[0]["rtt_us"].is_u64() && peers[0]["fingerprint"].is_string(), "{peers:?}");
+
+    let told = stage.run("Foo", &["explain", "Bar"]).await;
+    for rung in ["same-host", "lan", "public", "relay"] {
+        assert!(told.well().lines().any(|line| line.starts_with(rung)), "{told:?}");
+    }
+    let steps = stage.run("Foo", &["--json", "explain", "Bar"]).await.json();
+    let (last, steps) = steps.split_last().unwrap();
+    assert_eq!(last["chosen"], json!("same-host"));
+    assert!(last["rtt_us"].is_u64() && last["cipher"].is_string(), "{last}");
+    assert!(steps.iter().all(|step| step["at_ms"].is_u64() && step["what"].is_string()), "{steps:?}");
+    assert!(steps.iter().any(|step| step["rung"] == json!("same-host")), "{steps:?}");
+
+    assert_eq!(bar.terminate().await, Some(0));
+    let peers = stage.run("Foo", &["--json", "peers", "--no-probe"]).await.json();
+    assert_eq!((&peers[0]["online"], &peers[0]["rung"]), (&json!(false), &Value::Null));
+    stage.run("Foo", &["forget", "Bar"]).await.well();
+    assert!(stage.run("Foo", &["--json", "peers"]).await.json().is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_with_another_key_is_refused_until_the_old_one_is_forgotten() {
+    let stage = Stage::open().await;
+    let bar = stage.stay("Bar", &["listen"]).await;
+    stage.run("Foo", &["send", "Bar", "hello"]).await.well();
+    assert_eq!(bar.terminate().await, Some(0));
+    std::fs::remove_dir_all(stage.path().join("Bar")).unwrap();
+    let mut stranger = stage.stay("Bar", &["listen"]).await;
+    let done = stage.run("Foo", &["send", "Bar", "secret"]).await;
+    assert!(done.failed(3).contains("parlor forget Bar"), "{done:?}");
+    stage.run("Foo", &["forget", "Bar"]).await.well();
+    stage.run("Foo", &["send", "Bar", "hello, stranger"]).await.well();
+    assert!(stranger.line().await.ends_with("hello, stranger"));
+}
+
+#[tokio::test]
+async fn a_listener_whose_reader_is_gone_ends_with_0() {
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["listen"]).await.hang_up();
+    // The first message meets the closed pipe.
+    stage.run("Foo", &["send", "Bar", "anybody there?"]).await;
+    assert_eq!(within(bar.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_ping_without_a_count_goes_on_until_it_is_interrupted() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let stage = Stage::open().await;
+    let _bar = stage.stay("Bar", &["listen"]).await;
+    let mut ping = stage.named("Foo", &["ping", "Bar", "--interval", "10ms"]).spawn().unwrap();
+    let mut lines = BufReader::new(ping.stdout.take().unwrap()).lines();
+    for seq in 1..=3 {
+        let line = within(lines.next_line()).await.unwrap().unwrap();
+        assert!(line.contains(&format!("seq={seq} ")), "{line}");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(ping.id().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(within(ping.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn lines_are_sent_as_they_come() {
+    use tokio::io::AsyncWriteExt;
+    let stage = Stage::open().await;
+    let mut bar = stage.stay("Bar", &["listen"]).await;
+    let mut foo = stage.named("Foo", &["send", "Bar", "-"]).spawn().unwrap();
+    let mut stdin = foo.stdin.take().unwrap();
+    for line in ["first\n", "second\n"] {
+        stdin.write_all(line.as_bytes()).await.unwrap();
+        assert!(bar.line().await.ends_with(line.trim()));
+    }
+    drop(stdin);
+    assert_eq!(within(foo.wait()).await.unwrap().code(), Some(0));
+}
+
+/// Long enough for a local command, short enough to notice a wait that should not be.
+const PROMPT: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn nobody_waits_for_a_stdin_that_says_nothing() {
+    let stage = Stage::open().await;
+    // Its stdin stays open and silent.
+    let mut foo = stage.named("Foo", &["send", "Nobody", "hello"]).spawn().unwrap();
+    let status = tokio::time::timeout(PROMPT, foo.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(4));
+}
