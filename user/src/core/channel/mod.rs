@@ -110,6 +110,8 @@ pub(crate) struct Channel<C, R> {
     acked: u64,
     ack_bytes: u64,
     ack_at: Option<Instant>,
+    /// A link is gone that may have taken an acknowledgement or a grant with it: both are said again.
+    repeat: bool,
     /// When the peer last took something over while data was in flight, or when data began to be in flight.
     progress_at: Option<Instant>,
     /// When a message, call or answer last went either way.
@@ -133,6 +135,7 @@ impl<C, R> Channel<C, R> {
             acked: 0,
             ack_bytes: 0,
             ack_at: None,
+            repeat: false,
             progress_at: None,
             spoke_at: now,
             was_full: false,
@@ -346,8 +349,8 @@ impl<C, R> Channel<C, R> {
             self.reset(terms.ours, CloseCode::Superseded, events);
         }
         let first_talk = self.theirs.is_none();
-        // A peer that lacks what it has acknowledged has lost its session without a new epoch.
-        if terms.peer_recv_next < self.out.acked() || (first_talk && terms.peer_recv_next > 0) {
+        // What the peer wanted when it made the handshake may be behind what it has acknowledged since.
+        if first_talk && terms.peer_recv_next > 0 {
             return Err(Stale);
         }
         self.theirs = Some(terms.theirs);
@@ -361,6 +364,7 @@ impl<C, R> Channel<C, R> {
     /// A link is gone.
     pub(crate) fn unlink(&mut self, id: LinkId, now: Instant, events: &mut Vec<Event<C, R>>) {
         if self.links.remove(id) {
+            self.repeat = self.theirs.is_some();
             self.choose(now, events);
         }
     }
@@ -431,6 +435,7 @@ impl<C, R> Channel<C, R> {
             events.push(Event::CallTimedOut { token: pending.token, maybe_executed });
         }
         for (link, code) in self.links.expire(now) {
+            self.repeat = true;
             events.push(Event::LinkEnded { link, code });
         }
         self.choose(now, events);
@@ -470,6 +475,7 @@ impl<C, R> Channel<C, R> {
         self.acked = 0;
         self.ack_bytes = 0;
         self.ack_at = None;
+        self.repeat = false;
         self.progress_at = None;
     }
 

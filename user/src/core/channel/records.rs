@@ -31,7 +31,7 @@ impl<C, R> Channel<C, R> {
     /// True if [`fill`](Self::fill) would fill a record for this link now.
     pub(crate) fn has_record(&mut self, id: LinkId, now: Instant) -> bool {
         let active = self.links.is_active(id);
-        let ack_due = self.ack_is_due(now);
+        let ack_due = self.ack_is_due(now) || self.repeat;
         let grant_due = self.inb.grant_is_due();
         let work = active && self.out.has_work();
         let Some(link) = self.links.get_mut(id) else { return false };
@@ -52,7 +52,7 @@ impl<C, R> Channel<C, R> {
         let start = out.len();
         let active = self.links.is_active(id);
         let link = self.links.get_mut(id)?;
-        let fresh = std::mem::take(&mut link.fresh);
+        let fresh = std::mem::take(&mut link.fresh) || (active && std::mem::take(&mut self.repeat));
         let closing = link.closing;
         link.sent = now;
         let mut header = RecordHeader::default();

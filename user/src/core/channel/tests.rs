@@ -307,6 +307,42 @@ fn both_ends_opening_at_once_end_up_in_one_session() {
 }
 
 #[test]
+fn an_acknowledgement_and_a_grant_that_were_lost_with_a_link_are_said_again_on_the_other() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.link(2, Rung::Lan).unwrap();
+    pair.settle();
+    pair.send("x", 1);
+    pair.fill();
+    let record = pair.links[0].1.pop_front().unwrap();
+    pair.b.on_record(LinkId(1), &record, pair.now, &mut pair.seen_b).unwrap();
+    // The acknowledgement rides on a record of the second link, which is lost with it.
+    pair.b.links.owe_pong(LinkId(2), 7);
+    let mut lost = Vec::new();
+    assert!(pair.b.fill(LinkId(2), &mut lost, false, pair.now).is_some());
+    pair.cut(2);
+    pair.settle();
+    assert_eq!(pair.receipts().0, [1]);
+}
+
+#[test]
+fn a_handshake_that_is_behind_what_was_acknowledged_since_makes_a_link_all_the_same() {
+    let mut pair = Pair::new();
+    let hello_b = pair.b.hello();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.b.send(None, b"x", Bytes::new, || None, pair.now).unwrap();
+    pair.send("y", 1);
+    pair.settle();
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    let (accept, terms) = pair.a.judge(&hello_b).unwrap();
+    let now = pair.now;
+    assert_eq!(pair.a.bind(LinkId(2), Rung::Lan, &terms, now, &mut pair.seen_a), Ok(()));
+    let terms = Chan::terms_of(&hello_b, &accept);
+    assert_eq!(pair.b.bind(LinkId(2), Rung::Lan, &terms, now, &mut pair.seen_b), Ok(()));
+}
+
+#[test]
 fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
     let mut pair = Pair::new();
     let mut hello = pair.a.hello();
