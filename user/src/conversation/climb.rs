@@ -8,8 +8,8 @@ use parlor_protocol::wire::control::RungOffer;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::Conversation;
 use super::links::{Incoming, LinkError};
-use super::{Conversation, Phase};
 use crate::clock;
 use crate::core::ladder::{Attempt, Target, improves, schedule};
 use crate::error::OpenError;
@@ -27,17 +27,17 @@ enum Outcome {
 impl Conversation {
     /// Asks the Room for an introduction and tries its rungs.
     pub(super) async fn search(self: Arc<Self>, hub: Arc<Hub>) {
-        let gone = self.lock().search.gone.clone();
+        let gone = self.lock().gone.clone();
         let result = tokio::select! {
             () = gone.cancelled() => Err(OpenError::Offline(self.peer.clone())),
             result = self.seek(&hub) => result,
         };
         let now = clock::now();
-        let mut state = self.lock();
+        let mut state = self.lock_keeper();
         if let Err(error) = &result {
             state.story.tell(now, None, error.to_string());
         }
-        state.search.finished(result, now);
+        state.keeper.searched(result, now);
         drop(state);
         self.look.notify_one();
     }
@@ -47,13 +47,7 @@ impl Conversation {
             () = hub.stop.cancelled() => return Err(OpenError::Left),
             introduced = hub.introduce(&self.peer) => introduced?,
         };
-        self.phase.send_if_modified(|phase| {
-            let news = *phase != Phase::Ready;
-            if news {
-                *phase = Phase::Ready;
-            }
-            news
-        });
+        self.lock_keeper().keeper.introduced();
         self.attempt(hub, known, &offers, false).await
     }
 

@@ -15,7 +15,7 @@ use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallEnd, Conversation, Events, Phase};
+use super::{CallEnd, Conversation, Events};
 use crate::callbacks::{Answering, Callback, Context, Handler, SHORT};
 use crate::clock;
 use crate::core::channel::{Event as ChannelEvent, PushError};
@@ -84,7 +84,7 @@ impl Conversation {
                     let rung = state.links.get(&link).map(|link| link.rung);
                     let what = "no acknowledgement for too long: looking for another path";
                     state.story.tell(clock::now(), rung, what.to_owned());
-                    state.search.suspect = true;
+                    state.keeper.suspects();
                     drop(state);
                     self.look.notify_one();
                 }
@@ -131,14 +131,13 @@ impl Conversation {
     /// The peer ended the channel: what it has not taken over is reported.
     fn on_ended(self: &Arc<Self>, code: CloseCode) {
         let mut events = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.lock_keeper();
         state.interruption = closed_by_peer(code);
         state.note_session_end();
         let fresh = state.next_epoch(self.hub.upgrade().as_deref());
         state.channel.reset(fresh, code, &mut events);
         state.refresh();
-        // What is sent from now on asks the Room again where the peer is.
-        self.phase.send_replace(Phase::Closed);
+        state.keeper.ended();
         drop(state);
         self.dispatch(&mut events);
         self.look.notify_one();

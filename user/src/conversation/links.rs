@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{Conversation, Events, Phase, State};
+use super::{Conversation, Events, State};
 use crate::clock;
 use crate::core::channel::{Channel, Event as ChannelEvent, LinkId, Terms};
 use crate::hub::{Hub, Known};
@@ -160,7 +160,7 @@ impl Conversation {
         let mut events = Vec::new();
         let now = clock::now();
         {
-            let mut state = self.lock();
+            let mut state = self.lock_keeper();
             let acked = state.channel.acked_seq();
             state.links.insert(id, Arc::clone(&link));
             let bound = state.channel.bind(id, rung, &terms, now, &mut events);
@@ -179,12 +179,9 @@ impl Conversation {
                 return Err(LinkError::Stale);
             }
             state.story.tell(now, Some(rung), "connected: the peer proved its identity".to_owned());
-            state.search.linked();
+            state.keeper.linked();
         }
         hub.pin(known);
-        if *self.phase.borrow() != Phase::Ready {
-            self.phase.send_replace(Phase::Ready);
-        }
         hub.tasks.spawn(Arc::clone(&link).write(Arc::clone(self)));
         hub.tasks.spawn(Arc::clone(self).read(Arc::clone(&link), reader, first));
         self.dispatch(&mut events);

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::core::channel::{After, Channel, Event as ChannelEvent, LinkId, PushError};
+use crate::core::keeper::{Keeper, Phase};
 use crate::core::ladder::Story;
 use crate::error::{Interrupted, OpenError, SendError};
 use crate::hub::Hub;
@@ -51,19 +52,6 @@ type Events = Vec<ChannelEvent<CallToken, ReceiptToken>>;
 const ENDED_SESSIONS: usize = 16;
 /// From this many bytes on the caller's own task seals and writes what waits.
 const WRITE_FROM: usize = 32 * 1024;
-
-/// Whether there is a way to the peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Nobody has asked.
-    Closed,
-    /// The Room is being asked.
-    Opening,
-    /// The two are introduced: what is sent goes out as soon as a link is up.
-    Ready,
-    /// There is none.
-    Failed(OpenError),
-}
 
 /// See the module.
 pub(crate) struct Conversation {
@@ -93,9 +81,10 @@ struct State {
     pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
     next_ping: u64,
     story: Story,
-    keeper: bool,
+    keeper: Keeper,
     keeper_wakes_at: Option<Instant>,
-    search: keeper::Search,
+    /// Cancelled when the Room says that the peer a search is for is gone.
+    gone: CancellationToken,
 }
 
 /// A message's way to its receipt.
@@ -130,9 +119,9 @@ impl Conversation {
                 pings: HashMap::new(),
                 next_ping: 0,
                 story: Story::default(),
-                keeper: false,
+                keeper: Keeper::default(),
                 keeper_wakes_at: None,
-                search: keeper::Search::default(),
+                gone: CancellationToken::new(),
             }),
             phase: watch::channel(Phase::Closed).0,
             room: Notify::new(),
@@ -386,19 +375,19 @@ impl Conversation {
     /// Ends the channel from this side; what the peer has not taken over is reported as interrupted.
     pub(crate) fn end(self: &Arc<Self>, code: CloseCode, why: &str) {
         let mut events = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.lock_keeper();
         why.clone_into(&mut state.interruption);
         let fresh = state.next_epoch(self.hub.upgrade().as_deref());
         state.note_session_end();
         state.channel.end(code, fresh, &mut events);
         state.active = None;
+        state.keeper.ended();
         let links: Vec<_> = state.links.values().cloned().collect();
         drop(state);
         for link in links {
             link.flush(&**self);
         }
         self.dispatch(&mut events);
-        self.phase.send_replace(Phase::Closed);
         self.look.notify_one();
     }
 
@@ -410,7 +399,7 @@ impl Conversation {
             news.as_mut().enable();
             {
                 let state = self.lock();
-                if state.channel.is_flushed() || !state.keeper {
+                if state.channel.is_flushed() || !state.keeper.is_awake() {
                     return;
                 }
             }

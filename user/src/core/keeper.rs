@@ -1,0 +1,418 @@
+//! What is to be done about one peer: search for a path, climb, tidy up, give up, rest.
+//!
+//! - A path is searched for while something is owed to the peer or somebody wants to talk to it, and no link is
+//!   up; and beside a link that is on the relay or suspect.
+//! - What is owed is kept for as long as the reason it cannot be delivered may pass: [`OFFLINE`], [`OUTAGE`],
+//!   [`NO_PATH`]. New messages fail at once meanwhile if the peer is offline.
+//! - Of two users the one whose name sorts first is the *steward*: it alone climbs from the relay and closes
+//!   links that a better one has replaced, so that the two do not work against each other.
+
+use std::time::{Duration, Instant};
+
+use parlor_protocol::rung::Rung;
+
+use super::channel::LinkId;
+use super::ladder::climb_after;
+use crate::error::OpenError;
+
+/// A peer that the Room calls offline may be on its way back: what it is owed is kept this long.
+const OFFLINE: Duration = Duration::from_secs(60);
+/// What a peer is owed is kept this long while the Room is gone and no link is up.
+const OUTAGE: Duration = Duration::from_secs(180);
+/// A peer that no rung leads to is given up after this long.
+const NO_PATH: Duration = Duration::from_secs(20);
+/// Between searches for a path, doubled each time up to [`SEARCH_MOST`].
+const SEARCH_FIRST: Duration = Duration::from_millis(200);
+/// The longest pause between searches.
+const SEARCH_MOST: Duration = Duration::from_secs(5);
+/// A link that does not carry the data is closed after a better one has done so for this long.
+const SUPERSEDED_AFTER: Duration = Duration::from_secs(2);
+
+/// Whether there is a way to the peer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    /// Nobody has asked.
+    #[default]
+    Closed,
+    /// The Room is being asked.
+    Opening,
+    /// The two are introduced: what is sent goes out as soon as a link is up.
+    Ready,
+    /// There is none.
+    Failed(OpenError),
+}
+
+/// What the channel looks like.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// The link that carries the data.
+    pub(crate) active: Option<(LinkId, Rung)>,
+    /// Every link.
+    pub(crate) links: Vec<(LinkId, Rung)>,
+    /// Something is owed to the peer or waited for from it.
+    pub(crate) owed: bool,
+    /// The channel's own next deadline.
+    pub(crate) deadline: Option<Instant>,
+    /// Nothing was said for so long that the channel is to be ended.
+    pub(crate) idle_too_long: bool,
+}
+
+/// What is next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing before then.
+    Wait(Option<Instant>),
+    /// Ask for an introduction and try its rungs; look again at the latest then.
+    Search(Option<Instant>),
+    /// Close these links: a better one has replaced them.
+    Close(Vec<LinkId>),
+    /// End the channel: nobody has used it for long.
+    EndIdle,
+    /// Report what is owed: no way leads to the peer.
+    GiveUp(OpenError),
+    /// Nothing at all: the task ends.
+    Rest,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    phase: Phase,
+    /// The task runs.
+    awake: bool,
+    searching: bool,
+    suspect: bool,
+    failures: u32,
+    error: Option<OpenError>,
+    next_search: Option<Instant>,
+    unlinked_since: Option<Instant>,
+    climbs: usize,
+    climb_at: Option<Instant>,
+    superseded_at: Option<Instant>,
+}
+
+impl Keeper {
+    pub(crate) fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// True while a task looks after the peer.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.awake
+    }
+
+    /// The task is to run. True if it did not.
+    pub(crate) fn wake(&mut self) -> bool {
+        !std::mem::replace(&mut self.awake, true)
+    }
+
+    /// Somebody wants a way to the peer.
+    pub(crate) fn want(&mut self) {
+        if !self.awake {
+            *self = Self { phase: std::mem::take(&mut self.phase), ..Self::default() };
+        }
+        let waits_for_it = matches!(self.error, Some(OpenError::Offline(_)));
+        if !waits_for_it && matches!(self.phase, Phase::Closed | Phase::Failed(_)) {
+            self.phase = Phase::Opening;
+        }
+    }
+
+    /// The Room has introduced the two.
+    pub(crate) fn introduced(&mut self) {
+        self.phase = Phase::Ready;
+    }
+
+    /// A link came up.
+    pub(crate) fn linked(&mut self) {
+        self.phase = Phase::Ready;
+        self.failures = 0;
+        self.error = None;
+        self.next_search = None;
+        self.unlinked_since = None;
+        self.superseded_at = None;
+    }
+
+    /// The peer ended the channel, or this side did: what is sent from now on asks the Room again.
+    pub(crate) fn ended(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    /// Data waits for an acknowledgement on the link for too long.
+    pub(crate) fn suspects(&mut self) {
+        self.suspect = true;
+    }
+
+    /// A search is over.
+    pub(crate) fn searched(&mut self, result: Result<(), OpenError>, now: Instant) {
+        self.searching = false;
+        if let Err(error) = result {
+            let wait = SEARCH_FIRST * 2u32.pow(self.failures.min(5));
+            self.failures += 1;
+            self.next_search = Some(now + wait.min(SEARCH_MOST));
+            self.error = Some(error);
+        }
+    }
+
+    /// The peer came online, the Room is back, or this machine's network changed: what waits is tried now.
+    pub(crate) fn try_again(&mut self, is_linked: bool, now: Instant) {
+        if !self.awake {
+            return;
+        }
+        self.failures = 0;
+        self.next_search = Some(now);
+        if !is_linked {
+            // An old answer counts no more.
+            self.error = None;
+        }
+        if self.climb_at.is_some() {
+            self.climb_at = Some(now);
+        }
+    }
+
+    /// Decides what is next.
+    pub(crate) fn decide(&mut self, view: &View, steward: bool, now: Instant) -> Next {
+        let next = match view.active {
+            Some(_) if view.idle_too_long => Next::EndIdle,
+            Some((active, rung)) => self.with_a_link(active, rung, view, steward, now),
+            None => self.without_a_link(view, now),
+        };
+        match &next {
+            Next::Search(_) => {
+                self.searching = true;
+                self.suspect = false;
+            }
+            Next::GiveUp(error) => {
+                *self = Self { phase: Phase::Failed(error.clone()), awake: self.awake, ..Self::default() };
+            }
+            Next::Wait(_) | Next::Close(_) | Next::EndIdle | Next::Rest => {}
+        }
+        next
+    }
+
+    fn with_a_link(&mut self, active: LinkId, rung: Rung, view: &View, steward: bool, now: Instant) -> Next {
+        let mut until = view.deadline;
+        if rung == Rung::Relay {
+            self.climb_at.get_or_insert(now + climb_after(self.climbs));
+        } else {
+            self.climb_at = None;
+            self.climbs = 0;
+        }
+        let mut search = self.suspect;
+        if let Some(at) = self.climb_at.filter(|_| steward) {
+            if at <= now && !self.searching {
+                self.climbs += 1;
+                search = true;
+                self.climb_at = Some(now + climb_after(self.climbs));
+            }
+            // A climb that is due while a search goes on follows it.
+            until = earliest(until, self.climb_at.filter(|&at| at > now));
+        }
+        if search && !self.searching {
+            return Next::Search(until);
+        }
+        let replaced = view.links.iter().filter(|&&(id, other)| id != active && other >= rung);
+        let replaced: Vec<LinkId> = replaced.map(|&(id, _)| id).collect();
+        if replaced.is_empty() || !steward {
+            self.superseded_at = None;
+            return Next::Wait(until);
+        }
+        let at = *self.superseded_at.get_or_insert(now + SUPERSEDED_AFTER);
+        if at > now {
+            return Next::Wait(earliest(until, Some(at)));
+        }
+        self.superseded_at = None;
+        Next::Close(replaced)
+    }
+
+    fn without_a_link(&mut self, view: &View, now: Instant) -> Next {
+        if self.searching {
+            return Next::Wait(view.deadline);
+        }
+        if !view.owed && self.phase != Phase::Opening {
+            self.awake = false;
+            if self.phase == Phase::Ready {
+                self.phase = Phase::Closed;
+            }
+            return Next::Rest;
+        }
+        let since = *self.unlinked_since.get_or_insert(now);
+        if let Some(error) = self.error.clone() {
+            // Nobody waits long for a peer to which nothing is owed, but one failed search proves nothing.
+            let patient = view.owed || matches!(error, OpenError::NoPath { .. });
+            if now >= since + if patient { patience(&error) } else { Duration::ZERO } {
+                return Next::GiveUp(error);
+            }
+            if matches!(error, OpenError::Offline(_)) {
+                self.phase = Phase::Failed(error);
+            }
+        }
+        match self.next_search {
+            Some(at) if at > now => Next::Wait(earliest(view.deadline, Some(at))),
+            _ => Next::Search(view.deadline),
+        }
+    }
+}
+
+/// How long what is owed waits for this to pass.
+fn patience(error: &OpenError) -> Duration {
+    match error {
+        OpenError::Offline(_) => OFFLINE,
+        OpenError::RoomLost(_) => OUTAGE,
+        OpenError::NoPath { .. } => NO_PATH,
+        OpenError::NoSuchPeer(_)
+        | OpenError::Refused { .. }
+        | OpenError::IdentityChanged { .. }
+        | OpenError::BadIntroduction { .. }
+        | OpenError::Left => Duration::ZERO,
+    }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    [a, b].into_iter().flatten().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAY: (LinkId, Rung) = (LinkId(1), Rung::Relay);
+    const LAN: (LinkId, Rung) = (LinkId(2), Rung::Lan);
+
+    #[expect(clippy::disallowed_methods, reason = "a starting point for the virtual clock")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn on(active: (LinkId, Rung), links: &[(LinkId, Rung)]) -> View {
+        View { active: Some(active), links: links.to_vec(), ..View::default() }
+    }
+
+    fn owing() -> View {
+        View { owed: true, ..View::default() }
+    }
+
+    fn offline() -> OpenError {
+        OpenError::Offline("Bar".parse().unwrap())
+    }
+
+    fn wanted() -> Keeper {
+        let mut keeper = Keeper::default();
+        keeper.want();
+        keeper.wake();
+        keeper
+    }
+
+    #[test]
+    fn a_wanted_peer_is_searched_for_and_an_offline_one_is_given_up_at_once() {
+        let (mut keeper, now) = (wanted(), start());
+        assert_eq!(*keeper.phase(), Phase::Opening);
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Search(None));
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Wait(None), "one search at a time");
+        keeper.searched(Err(offline()), now);
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::GiveUp(offline()));
+        assert_eq!(*keeper.phase(), Phase::Failed(offline()));
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+        assert!(!keeper.is_awake());
+    }
+
+    #[test]
+    fn what_is_owed_to_an_offline_peer_waits_a_minute_while_new_messages_fail() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        assert_eq!(keeper.decide(&owing(), true, now), Next::Search(None));
+        keeper.searched(Err(offline()), now);
+        assert!(matches!(keeper.decide(&owing(), true, now), Next::Wait(Some(_))));
+        assert_eq!(*keeper.phase(), Phase::Failed(offline()));
+        keeper.want();
+        assert_eq!(*keeper.phase(), Phase::Failed(offline()), "it is known to be offline");
+        let later = now + seconds(59);
+        assert_eq!(keeper.decide(&owing(), true, later), Next::Search(None));
+        keeper.searched(Err(offline()), later);
+        assert_eq!(keeper.decide(&owing(), true, now + seconds(60)), Next::GiveUp(offline()));
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_is_searched_for_at_once() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.decide(&owing(), true, now);
+        for _ in 0..6 {
+            keeper.searched(Err(offline()), now);
+        }
+        assert!(matches!(keeper.decide(&owing(), true, now), Next::Wait(Some(_))));
+        keeper.try_again(false, now);
+        assert_eq!(keeper.decide(&owing(), true, now), Next::Search(None));
+    }
+
+    #[test]
+    fn only_the_steward_climbs_and_ever_more_rarely() {
+        let (mut steward, mut other, mut now) = (wanted(), wanted(), start());
+        steward.linked();
+        other.linked();
+        for wait in [5, 15, 60, 300, 300] {
+            let view = on(RELAY, &[RELAY]);
+            assert!(matches!(steward.decide(&view, true, now), Next::Wait(Some(_))));
+            now += seconds(wait);
+            assert!(matches!(steward.decide(&view, true, now), Next::Search(_)), "after {wait} s");
+            assert!(matches!(other.decide(&view, false, now), Next::Wait(None)));
+            steward.searched(Ok(()), now);
+        }
+    }
+
+    #[test]
+    fn replaced_links_are_closed_by_the_steward_after_two_seconds() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        let view = on(LAN, &[RELAY, LAN]);
+        assert_eq!(keeper.decide(&view, true, now), Next::Wait(Some(now + seconds(2))));
+        assert_eq!(keeper.decide(&view, true, now + seconds(2)), Next::Close(vec![RELAY.0]));
+        assert_eq!(keeper.decide(&view, false, now + seconds(9)), Next::Wait(None));
+    }
+
+    #[test]
+    fn a_better_link_that_is_suspect_is_not_closed_for_the_worse_one() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        let view = on(RELAY, &[RELAY, LAN]);
+        for second in 0..5 {
+            assert!(!matches!(keeper.decide(&view, true, now + seconds(second)), Next::Close(_)));
+        }
+    }
+
+    #[test]
+    fn a_suspect_link_starts_one_search() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.suspects();
+        assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Search(_)));
+        assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
+        keeper.searched(Ok(()), now);
+        assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
+    }
+
+    #[test]
+    fn a_changed_identity_is_final_even_if_something_is_owed() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.decide(&owing(), true, now);
+        let key = parlor_protocol::identity::PublicIdentity([1; 32]).fingerprint();
+        let error = OpenError::IdentityChanged { peer: "Bar".parse().unwrap(), pinned: key, seen: key };
+        keeper.searched(Err(error.clone()), now);
+        assert_eq!(keeper.decide(&owing(), true, now), Next::GiveUp(error));
+    }
+
+    #[test]
+    fn nobody_is_looked_after_without_a_reason() {
+        let (mut keeper, now) = (Keeper::default(), start());
+        keeper.wake();
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+        keeper.wake();
+        keeper.linked();
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+        assert_eq!(*keeper.phase(), Phase::Closed);
+    }
+}
