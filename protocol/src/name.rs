@@ -74,6 +74,11 @@ impl UserName {
         self.0.to_ascii_lowercase()
     }
 
+    /// True of a made-up name for one occasion: `guest-` and something. The keys of guests are not remembered.
+    pub fn is_guest(&self) -> bool {
+        self.0.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("guest-"))
+    }
+
     fn check(text: &str) -> Result<(), NameError> {
         check_length(text, Self::KIND, USER_NAME_CHARS)?;
         let allowed =
@@ -302,6 +307,12 @@ mod tests {
         let names: HashSet<UserName> = ["Foo", "fOO", "foo"].map(|n| n.parse().unwrap()).into();
         assert_eq!(names.len(), 1);
         assert!("Bar".parse::<UserName>().unwrap() < "foo".parse().unwrap());
+    }
+
+    #[test]
+    fn a_guest_is_known_by_its_name() {
+        assert!("Guest-abc".parse::<UserName>().unwrap().is_guest());
+        assert!(!"guest".parse::<UserName>().unwrap().is_guest());
     }
 
     #[test]

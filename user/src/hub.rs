@@ -324,7 +324,8 @@ impl Hub {
     /// A peer has proved this key: it is the one expected from now on.
     pub(crate) fn pin(self: &Arc<Self>, known: &Known) {
         let (peer, identity) = (known.peer.clone(), known.identity);
-        if self.lock().pins.insert(peer.clone(), identity) == Some(identity) {
+        let known_already = self.lock().pins.insert(peer.clone(), identity) == Some(identity);
+        if known_already || peer.is_guest() {
             return;
         }
         let (data, room) = (self.data.clone(), self.room.fingerprint());
