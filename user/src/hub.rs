@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::callbacks::Callbacks;
 use crate::clock;
-use crate::conversation::{Conversation, Incoming};
+use crate::conversation::{Budget, Conversation, Incoming};
 use crate::core::channel::LinkId;
 use crate::core::roster::{Change, Members};
 use crate::data::DataDir;
@@ -72,6 +72,7 @@ pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) inbox: Arc<Queue>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) blacklist: Blacklist,
     pub(crate) check_key: CheckKey,
     pub(crate) tasks: TaskTracker,
@@ -128,6 +129,7 @@ impl Hub {
             settings: parts.settings,
             callbacks: Arc::default(),
             inbox: Arc::default(),
+            budget: Arc::default(),
             blacklist: parts.blacklist,
             check_key: parts.check_key,
             tasks: parts.tasks,

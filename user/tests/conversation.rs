@@ -200,6 +200,41 @@ async fn a_receiver_that_does_not_read_makes_its_sender_wait_and_still_answers_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_channels_of_a_user_together_keep_64_mib_and_no_more() {
+    let lobby = Lobby::open().await;
+    let foo = lobby.user("Foo").join().await.unwrap();
+    let mut peers = Vec::new();
+    for n in 0..10 {
+        peers.push(lobby.user(&format!("Peer{n}")).join().await.unwrap());
+    }
+    let body = "x".repeat(1_000_000);
+    let mut taken = 0;
+    for peer in &peers {
+        let peer = foo.peer(peer.name()).unwrap();
+        peer.connect().await.unwrap();
+        while peer.try_send(&body).is_ok() {
+            taken += 1;
+        }
+    }
+    // Each peer's window took one or two of them off this user's hands.
+    assert!((60..=68 + 20).contains(&taken), "{taken} MB");
+    let first = foo.peer(peers[0].name()).unwrap();
+    assert!(matches!(first.try_send(&body).unwrap_err(), SendError::Full));
+    let mut inbox = peers[0].inbox();
+    let (sent, ()) = within(async {
+        tokio::join!(first.send(&body), async {
+            for _ in 0..8 {
+                inbox.next().await.unwrap();
+            }
+        })
+    })
+    .await;
+    sent.unwrap();
+    drop(foo);
+    lobby.close(peers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_gets_its_events_in_order_and_unregisters_when_its_guard_goes() {
     let lobby = Lobby::open().await;
     let (foo, bar) = lobby.foo_and_bar().await;

@@ -137,6 +137,7 @@ impl Conversation {
         let fresh = state.next_epoch(self.hub.upgrade().as_deref());
         state.channel.reset(fresh, code, &mut events);
         state.refresh();
+        self.settle(&mut state);
         state.keeper.ended();
         drop(state);
         self.dispatch(&mut events);

@@ -146,6 +146,7 @@ impl Conversation {
         let fresh = state.next_epoch(Some(hub));
         state.channel.reset(fresh, CloseCode::TimedOut, &mut events);
         state.refresh();
+        self.settle(&mut state);
         state.story.tell(clock::now(), None, format!("given up: {error}"));
         drop(state);
         self.dispatch(&mut events);

@@ -173,6 +173,7 @@ impl Conversation {
                 state.links.remove(&id);
             }
             state.refresh();
+            self.settle(&mut state);
             if bound.is_err() {
                 drop(state);
                 self.dispatch(&mut events);
@@ -237,6 +238,7 @@ impl Conversation {
                 if taken.is_err() || !events.is_empty() {
                     state.refresh();
                 }
+                self.settle(&mut state);
                 taken
             };
             drop(record);

@@ -13,10 +13,12 @@ mod keeper;
 mod links;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parlor_protocol::limits::UNACKED_USER;
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
@@ -61,6 +63,7 @@ pub(crate) struct Conversation {
     phase: watch::Sender<Phase>,
     /// There is room in the send buffer again.
     room: Notify,
+    budget: Arc<Budget>,
     /// The keeper is to look again.
     look: Notify,
 }
@@ -81,10 +84,36 @@ struct State {
     pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
     next_ping: u64,
     story: Story,
+    /// Bytes that the channel keeps, as the budget knows.
+    kept: usize,
     keeper: Keeper,
     keeper_wakes_at: Option<Instant>,
     /// Cancelled when the Room says that the peer a search is for is gone.
     gone: CancellationToken,
+}
+
+/// What all channels of a user keep for their peers, in bytes.
+#[derive(Default)]
+pub(crate) struct Budget {
+    kept: AtomicUsize,
+    /// There is room again after there was none.
+    room: Notify,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) >= UNACKED_USER
+    }
+
+    /// A channel keeps `now` bytes where it kept `before`.
+    fn settle(&self, before: &mut usize, now: usize) {
+        let old = std::mem::replace(before, now);
+        if now >= old {
+            self.kept.fetch_add(now - old, Ordering::Relaxed);
+        } else if self.kept.fetch_sub(old - now, Ordering::Relaxed) >= UNACKED_USER && !self.is_spent() {
+            self.room.notify_waiters();
+        }
+    }
 }
 
 /// A message's way to its receipt.
@@ -119,12 +148,14 @@ impl Conversation {
                 pings: HashMap::new(),
                 next_ping: 0,
                 story: Story::default(),
+                kept: 0,
                 keeper: Keeper::default(),
                 keeper_wakes_at: None,
                 gone: CancellationToken::new(),
             }),
             phase: watch::channel(Phase::Closed).0,
             room: Notify::new(),
+            budget: Arc::clone(&hub.budget),
             look: Notify::new(),
         })
     }
@@ -160,6 +191,9 @@ impl Conversation {
 
     /// Takes a message if there is room. `body` is borrowed where it lies.
     pub(crate) fn try_send(self: &Arc<Self>, event: Option<&Bytes>, body: &[u8]) -> Result<Taken, SendError> {
+        if self.budget.is_spent() {
+            return Err(SendError::Full);
+        }
         let mut receipt = None;
         let mut state = self.lock();
         let quiet = state.channel.is_quiet();
@@ -189,19 +223,11 @@ impl Conversation {
         event: Option<&Bytes>,
         body: &[u8],
     ) -> Result<Taken, SendError> {
-        loop {
-            if *self.phase.borrow() != Phase::Ready {
-                self.ready().await?;
-            }
-            // Interest in room is noted before the attempt, so that none slips by.
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            match self.try_send(event, body) {
-                Err(SendError::Full) => room.await,
-                done => return done,
-            }
-        }
+        self.when_there_is_room(|| match self.try_send(event, body) {
+            Err(SendError::Full) => Ok(None),
+            done => done.map(Some),
+        })
+        .await
     }
 
     /// Makes a call, waiting for room. The receiver gets its end.
@@ -211,17 +237,33 @@ impl Conversation {
         timeout_ms: u32,
         body: &[u8],
     ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
+        self.when_there_is_room(|| self.try_call(name, timeout_ms, body)).await
+    }
+
+    /// Tries until there is room, or no way to the peer.
+    async fn when_there_is_room<T>(
+        self: &Arc<Self>,
+        attempt: impl Fn() -> Result<Option<T>, SendError>,
+    ) -> Result<T, SendError> {
         loop {
             if *self.phase.borrow() != Phase::Ready {
                 self.ready().await?;
             }
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            if let Some(made) = self.try_call(name, timeout_ms, body)? {
-                return Ok(made);
+            if let Some(done) = attempt()? {
+                return Ok(done);
             }
-            room.await;
+            // Interest is noted before another look, so that no room slips by.
+            let (here, anywhere) = (self.room.notified(), self.budget.room.notified());
+            tokio::pin!(here, anywhere);
+            here.as_mut().enable();
+            anywhere.as_mut().enable();
+            if let Some(done) = attempt()? {
+                return Ok(done);
+            }
+            tokio::select! {
+                () = here => {}
+                () = anywhere => {}
+            }
         }
     }
 
@@ -344,7 +386,8 @@ impl Conversation {
 
     /// Sees to it that what was pushed leaves. Alone, it leaves at once from this task; otherwise it shares
     /// records with what comes after it.
-    fn sent(self: &Arc<Self>, state: MutexGuard<'_, State>, was_quiet: bool) {
+    fn sent(self: &Arc<Self>, mut state: MutexGuard<'_, State>, was_quiet: bool) {
+        self.settle(&mut state);
         let Some(link) = state.active.clone() else {
             drop(state);
             self.look.notify_one();
@@ -361,6 +404,12 @@ impl Conversation {
         if sleeps_too_long {
             self.look.notify_one();
         }
+    }
+
+    /// Tells the budget what the channel keeps now.
+    fn settle(&self, state: &mut State) {
+        let now = state.channel.buffered();
+        self.budget.settle(&mut state.kept, now);
     }
 
     /// True if the keeper sleeps past the channel's next deadline.
@@ -380,6 +429,7 @@ impl Conversation {
         let fresh = state.next_epoch(self.hub.upgrade().as_deref());
         state.note_session_end();
         state.channel.end(code, fresh, &mut events);
+        self.settle(&mut state);
         state.active = None;
         state.keeper.ended();
         let links: Vec<_> = state.links.values().cloned().collect();
@@ -455,6 +505,13 @@ impl Source for Conversation {
 
     fn waiting(&self) -> usize {
         self.lock().channel.unsent()
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.settle(&mut state.kept, 0);
     }
 }
 

@@ -179,6 +179,11 @@ impl<C, R> Channel<C, R> {
         self.out.is_empty()
     }
 
+    /// Bytes kept for the peer.
+    pub(crate) fn buffered(&self) -> usize {
+        self.out.bytes()
+    }
+
     /// Bytes that are ready for the next records.
     pub(crate) fn unsent(&self) -> usize {
         self.out.unsent()
