@@ -10,6 +10,7 @@ use cli_support::{Stage, run, within};
 use parlor_room::RoomConfig;
 use parlor_room::password::PasswordHash;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 #[tokio::test]
 async fn a_text_is_printed_with_time_and_sender_and_anything_else_as_json() {
@@ -319,6 +320,27 @@ async fn a_listener_whose_reader_is_gone_ends_with_0() {
 }
 
 #[tokio::test]
+async fn a_listener_whose_reader_stalls_holds_up_who_sends_and_still_ends_when_told() {
+    let stage = Stage::open().await;
+    // Nobody reads its stdout, and a pipe holds 64 KiB.
+    let bar = stage.stay("Bar", &["listen"]).await;
+    let long = "x".repeat(8000) + "\n";
+    let mut sending = stage.named("Foo", &["send", "Bar", "-"]).spawn().unwrap();
+    let mut stdin = sending.stdin.take().unwrap();
+    let feeding = async {
+        // Ends when the command does, long before all is taken.
+        while stdin.write_all(long.as_bytes()).await.is_ok() {}
+    };
+    let stopping = async {
+        // By now the sender's queue, the window and the pipes are full, or soon will be: either way it ends.
+        let code = bar.terminate().await;
+        (code, within(sending.wait()).await.unwrap().code())
+    };
+    let ((), codes) = within(async { tokio::join!(feeding, stopping) }).await;
+    assert_eq!(codes, (Some(0), Some(4)));
+}
+
+#[tokio::test]
 async fn a_ping_without_a_count_goes_on_until_it_is_interrupted() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let stage = Stage::open().await;
@@ -336,7 +358,6 @@ async fn a_ping_without_a_count_goes_on_until_it_is_interrupted() {
 
 #[tokio::test]
 async fn lines_are_sent_as_they_come() {
-    use tokio::io::AsyncWriteExt;
     let stage = Stage::open().await;
     let mut bar = stage.stay("Bar", &["listen"]).await;
     let mut foo = stage.named("Foo", &["send", "Bar", "-"]).spawn().unwrap();

@@ -35,10 +35,12 @@ pub(super) enum Error {
     #[error(transparent)]
     Send(#[from] SendError),
     /// Lines of stdin were not sent.
-    #[error("line {line} was not sent: {source}")]
+    #[error("line {line} was not sent{}: {source}", not_delivered(*lost))]
     Line {
         /// Its number, from 1.
         line: u64,
+        /// How many of those before it were sent and not delivered.
+        lost: u64,
         /// Why.
         source: SendError,
     },
@@ -156,6 +158,13 @@ impl Error {
             }
             _ => "",
         }
+    }
+}
+
+fn not_delivered(lost: u64) -> String {
+    match lost {
+        0 => String::new(),
+        lost => format!(", and {lost} before it were not delivered"),
     }
 }
 

@@ -47,10 +47,7 @@ pub(super) async fn listen(settings: &Settings) -> Result<(), Error> {
     while let Some(message) = inbox.try_next() {
         rest.push_str(&line(&message, settings.json));
     }
-    if !rest.is_empty() {
-        write(&lines, rest, &mut stop).await;
-    }
-    lines.finish().await?;
+    lines.finish(rest.into_bytes()).await?;
     ended
 }
 

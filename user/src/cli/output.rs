@@ -112,10 +112,16 @@ impl Lines {
         self.batches.closed().await;
     }
 
-    /// Waits for a while until all is written.
-    pub(super) async fn finish(self) -> Result<(), Error> {
-        drop(self.batches);
-        match tokio::time::timeout(LAST_LINES, self.done).await {
+    /// Hands over the last lines and waits for a while until all is written.
+    pub(super) async fn finish(self, rest: Vec<u8>) -> Result<(), Error> {
+        let Self { batches, done } = self;
+        let written = async {
+            // A thread that is gone has said why.
+            let _ = batches.send(rest).await;
+            drop(batches);
+            done.await
+        };
+        match tokio::time::timeout(LAST_LINES, written).await {
             Ok(Ok(written)) => written.map_err(Error::of_stdout),
             Ok(Err(_)) | Err(_) => Ok(()),
         }

@@ -1,9 +1,10 @@
 //! `parlor send`: messages, and the wait until the peer has them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parlor_protocol::name::EventName;
-use parlor_user::{Peer, Receipt, SendError};
+use parlor_user::{OpenError, Peer, Receipt, SendError};
 use serde::Serialize;
 
 use super::args::{self, Settings};
@@ -14,6 +15,8 @@ use super::session::join_anyhow;
 /// Receipts that may be outstanding. Small messages fill the channel's 8 MiB with more of them than this, but
 /// acknowledgements come far sooner.
 const RECEIPTS: usize = 65_536;
+/// How long the Room gets to say whether a peer that ended the conversation is still there.
+const ASK: Duration = Duration::from_secs(5);
 
 pub(super) async fn send(settings: &Settings, what: args::Send) -> Result<(), Error> {
     let user = join_anyhow(settings).await?;
@@ -39,22 +42,43 @@ async fn one<T: Serialize + ?Sized>(peer: &Peer, event: Option<&str>, value: &T)
 async fn lines(peer: &Peer, event: Option<&str>) -> Result<(), Error> {
     let mut input = input::lines();
     let mut delivery = Delivery::default();
-    let pushed = async {
-        while let Some(batch) = input.recv().await {
-            for line in batch? {
-                let number = delivery.sent + 1;
-                match push(peer, event, line.as_str()).await {
-                    Ok(receipt) => delivery.add(receipt).await,
-                    Err(source) => return Err(Error::Line { line: number, source }),
+    let mut unsent = None;
+    let mut unread = Ok(());
+    'input: while let Some(batch) = input.recv().await {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                unread = Err(error);
+                break;
+            }
+        };
+        for line in batch {
+            match push(peer, event, line.as_str()).await {
+                Ok(receipt) => delivery.add(receipt).await,
+                Err(source) => {
+                    unsent = Some((delivery.sent + 1, source));
+                    break 'input;
                 }
             }
         }
-        Ok(())
-    };
-    let pushed: Result<(), Error> = pushed.await;
+    }
     // What was sent before an error is waited for all the same.
-    let delivered = delivery.finish(peer).await;
-    pushed.and(delivered)
+    match (delivery.finish(peer).await, unsent) {
+        (Err(Error::NotDelivered { lost, .. }), Some((line, source))) => {
+            Err(Error::Line { line, lost, source })
+        }
+        (_, Some((line, source))) => Err(Error::Line { line, lost: 0, source }),
+        (delivered, None) => delivered.and(unread),
+    }
+}
+
+/// True if the peer is offline, also when the Room has not said so yet.
+async fn is_gone(peer: &Peer) -> bool {
+    if !peer.is_online() {
+        return true;
+    }
+    let asked = tokio::time::timeout(ASK, peer.connect()).await;
+    matches!(asked, Ok(Err(OpenError::Offline(_) | OpenError::NoSuchPeer(_))))
 }
 
 async fn push<T: Serialize + ?Sized>(
@@ -102,7 +126,7 @@ impl Delivery {
         match self.why {
             None => Ok(()),
             Some(why) => {
-                let offline = !peer.is_online();
+                let offline = is_gone(peer).await;
                 Err(Error::NotDelivered { lost: self.lost, sent: self.sent, why, offline })
             }
         }
