@@ -2,7 +2,7 @@
 //! [`core::keeper`](crate::core::keeper).
 
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlor_protocol::refusal::CloseCode;
 use tokio::time::sleep_until;
@@ -13,6 +13,9 @@ use crate::clock;
 use crate::core::keeper::{Next, Phase, View};
 use crate::error::OpenError;
 use crate::hub::Hub;
+
+/// When the keeper looks again at what was due and could not be served.
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl Conversation {
     /// Somebody wants a way to the peer.
@@ -91,15 +94,25 @@ impl Conversation {
     fn look_after(self: &Arc<Self>, hub: &Arc<Hub>) -> Next {
         let mut events = Vec::new();
         let now = clock::now();
-        let mut state = self.lock_keeper();
+        let mut state = self.lock();
         let idle_too_long = state.channel.on_deadline(now, &mut events);
         state.refresh();
+        let links: Vec<_> = state.links.values().cloned().collect();
+        drop(state);
+        self.dispatch(&mut events);
+        for link in links {
+            link.flush(&**self);
+        }
+
+        let mut state = self.lock_keeper();
+        // What is still due now waits for a socket that takes no more: its writing task sees to that.
+        let deadline = state.channel.deadline().map(|at| if at > now { at } else { now + PAUSE });
         let view = View {
             active: state.channel.path().map(|(id, rung, _)| (id, rung)),
             links: state.channel.link_ids(),
             owed: !state.channel.is_idle(),
-            deadline: state.channel.deadline(),
-            idle_too_long,
+            deadline,
+            idle_too_long: idle_too_long && state.channel.is_idle(),
         };
         let next = state.keeper.decide(&view, hub.name < self.peer, now);
         state.keeper_wakes_at = None;
@@ -110,12 +123,6 @@ impl Conversation {
             }
             Next::Wait(until) => state.keeper_wakes_at = *until,
             Next::Close(_) | Next::EndIdle | Next::GiveUp(_) | Next::Rest => {}
-        }
-        let links: Vec<_> = state.links.values().cloned().collect();
-        drop(state);
-        self.dispatch(&mut events);
-        for link in links {
-            link.flush(&**self);
         }
         next
     }

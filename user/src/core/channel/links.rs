@@ -196,7 +196,8 @@ impl Links {
             .iter()
             .map(|link| {
                 let keepalive = link.heard.min(link.sent) + LINK_KEEPALIVE;
-                if link.pinged.is_empty() { keepalive } else { link.heard + LINK_DEAD }
+                let asked = !(link.pinged.is_empty() && link.pings.is_empty());
+                if asked { link.heard + LINK_DEAD } else { keepalive }
             })
             .min()
     }
