@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parlor_user::{Path, Peer, Rung, SendError, Step};
-use serde_json::{Map, json};
+use serde::Serialize;
 use tokio::time::timeout;
 
 use super::args::Settings;
@@ -73,18 +73,44 @@ fn as_text(steps: &[Step], path: Option<Path>) -> Vec<String> {
 }
 
 fn as_json(steps: &[Step], path: Option<Path>) -> Vec<String> {
-    let step = |(at, step): (u64, &Step)| {
-        output::json(&json!({ "rung": step.rung.map(Rung::as_str), "at_ms": at, "what": step.what }))
+    let step = |(at_ms, step): (u64, &Step)| {
+        output::json(&JsonStep { rung: step.rung.map(Rung::as_str), at_ms, what: &step.what })
     };
     let mut lines: Vec<String> = times(steps).map(step).collect();
-    let verdicts = Rung::ALL.map(|rung| (rung.as_str().to_owned(), verdict(rung, steps, path).into()));
-    lines.push(output::json(&json!({
-        "chosen": path.map(|path| path.rung.as_str()),
-        "rtt_us": path.and_then(|path| path.rtt).map(microseconds),
-        "cipher": path.map(|path| path.cipher.as_str()),
-        "rungs": Map::from_iter(verdicts),
-    })));
+    let [same_host, lan, public, relay] = Rung::ALL.map(|rung| verdict(rung, steps, path));
+    lines.push(output::json(&JsonVerdict {
+        chosen: path.map(|path| path.rung.as_str()),
+        rtt_us: path.and_then(|path| path.rtt).map(microseconds),
+        cipher: path.map(|path| path.cipher.as_str()),
+        rungs: JsonRungs { same_host, lan, public, relay },
+    }));
     lines
+}
+
+/// A step for a program to read.
+#[derive(Serialize)]
+struct JsonStep<'a> {
+    rung: Option<&'a str>,
+    at_ms: u64,
+    what: &'a str,
+}
+
+/// The last line for a program to read.
+#[derive(Serialize)]
+struct JsonVerdict {
+    chosen: Option<&'static str>,
+    rtt_us: Option<u64>,
+    cipher: Option<&'static str>,
+    rungs: JsonRungs,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct JsonRungs {
+    same_host: String,
+    lan: String,
+    public: String,
+    relay: String,
 }
 
 /// Why a rung carries the conversation, or does not.

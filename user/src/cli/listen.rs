@@ -3,7 +3,7 @@
 //! A message that was taken over is printed, also when the program is told to stop meanwhile.
 
 use parlor_user::{Message, Value};
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::Settings;
 use super::error::Error;
@@ -60,17 +60,26 @@ async fn write(lines: &Lines, batch: String, stop: &mut Stop) -> bool {
     }
 }
 
+/// A message for a program to read.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    from: &'a str,
+    event: Option<&'a str>,
+    body: serde_json::Value,
+    /// Why `body` is null although something was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 fn line(message: &Message, json: bool) -> String {
     let value = message.value();
     if json {
-        let mut line = json!({
-            "from": message.from().as_str(),
-            "event": message.event(),
-            "body": value.as_ref().map_or(serde_json::Value::Null, Value::to_json),
-        });
-        if let Err(error) = &value {
-            line["error"] = error.to_string().into();
-        }
+        let line = JsonLine {
+            from: message.from().as_str(),
+            event: message.event(),
+            body: value.as_ref().map_or(serde_json::Value::Null, Value::to_json),
+            error: value.err().map(|error| error.to_string()),
+        };
         return output::json(&line) + "\n";
     }
     let time = jiff::Zoned::now().strftime("%H:%M:%S");

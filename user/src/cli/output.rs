@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parlor_protocol::name::{is_unprintable, printable};
 use parlor_user::Value;
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::Error;
@@ -37,8 +38,10 @@ pub(super) fn complain(sentence: &str) {
 }
 
 /// JSON on one line, with an escape for whatever must not reach a terminal.
-pub(super) fn json(value: &serde_json::Value) -> String {
-    let text = value.to_string();
+pub(super) fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value);
+    debug_assert!(text.is_ok(), "a line that JSON cannot write");
+    let text = text.unwrap_or_default();
     if !text.chars().any(is_unprintable) {
         return text;
     }

@@ -7,7 +7,7 @@ use futures_util::stream;
 use parlor_user::protocol::identity::Fingerprint;
 use parlor_user::protocol::introduction::Cipher;
 use parlor_user::{Rung, SendError, User, UserName};
-use serde_json::json;
+use serde::Serialize;
 
 use super::args::Settings;
 use super::error::Error;
@@ -26,6 +26,17 @@ struct Row {
     online: bool,
     fingerprint: Option<Fingerprint>,
     probed: Option<(Rung, Duration, Option<Cipher>)>,
+}
+
+/// A line for a program to read.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    name: &'a str,
+    online: bool,
+    rung: Option<&'a str>,
+    rtt_us: Option<u64>,
+    cipher: Option<&'a str>,
+    fingerprint: Option<String>,
 }
 
 pub(super) async fn peers(settings: &Settings, probe: bool) -> Result<(), Error> {
@@ -77,14 +88,14 @@ impl Row {
             Some((rung, rtt, cipher)) => (Some(rung.as_str()), Some(microseconds(rtt)), cipher),
             None => (None, None, None),
         };
-        output::json(&json!({
-            "name": self.name.as_str(),
-            "online": self.online,
-            "rung": rung,
-            "rtt_us": rtt,
-            "cipher": cipher.map(Cipher::as_str),
-            "fingerprint": self.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        }))
+        output::json(&JsonLine {
+            name: self.name.as_str(),
+            online: self.online,
+            rung,
+            rtt_us: rtt,
+            cipher: cipher.map(Cipher::as_str),
+            fingerprint: self.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        })
     }
 
     fn cells(&self) -> [String; 4] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use parlor_user::{Peer, Rung, SendError};
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::args::{self, Settings};
@@ -31,6 +31,15 @@ pub(super) async fn ping(settings: &Settings, what: args::Ping) -> Result<(), Er
     ended
 }
 
+/// A round trip for a program to read.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    peer: &'a str,
+    seq: u64,
+    rtt_us: u64,
+    rung: &'a str,
+}
+
 async fn pings(peer: &Peer, what: &args::Ping, json: bool) -> Result<(), Error> {
     peer.connect().await?;
     let mut ticks = interval(what.interval);
@@ -39,9 +48,8 @@ async fn pings(peer: &Peer, what: &args::Ping, json: bool) -> Result<(), Error> 
         ticks.tick().await;
         let (rung, rtt) = pong(peer, PONG).await?;
         output::print(&if json {
-            let line = json!({
-                "peer": peer.name().as_str(), "seq": seq, "rtt_us": microseconds(rtt), "rung": rung.as_str(),
-            });
+            let (peer, rung) = (peer.name().as_str(), rung.as_str());
+            let line = JsonLine { peer, seq, rtt_us: microseconds(rtt), rung };
             output::json(&line)
         } else {
             format!("{}: seq={seq} rung={rung} time={}", peer.name(), milliseconds(rtt))
