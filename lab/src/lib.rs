@@ -2,15 +2,17 @@
 //!
 //! What is shown here is shown from outside: the two programs are started as anybody would start them and
 //! judged by their output, their exit codes, the packets on the wire and the bytes in their memory. Nothing
-//! here reaches into the libraries.
+//! here reaches into the libraries; the benchmark uses what they offer to any program.
 //!
 //! - [`netns`]: hosts, switches and routers with NAT, made of network namespaces.
 //! - [`process`]: programs that never outlive their owner, and waits that always end.
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
 //! - [`memory`]: searching the memory of a running process.
+//! - [`bench`]: Parlor beside raw TCP; the program `parlor-bench`.
 //!
 //! Everything cleans up after itself when it is dropped, also when a test panics.
 
+pub mod bench;
 pub mod binaries;
 pub mod memory;
 pub mod netns;

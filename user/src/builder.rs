@@ -20,7 +20,7 @@ use crate::data::DataDir;
 use crate::error::BuildError;
 use crate::hub::{Hub, Parts, Settings};
 use crate::net::blacklist::Blacklist;
-use crate::net::interfaces::Reachability;
+use crate::net::interfaces::{Reachability, has_aes};
 use crate::net::listener::{CheckKey, Listener};
 use crate::net::room::{RoomClient, RoomOptions};
 use crate::user::User;
@@ -52,6 +52,7 @@ pub struct UserBuilder {
     get_timeout: Option<Duration>,
     addresses: Option<Vec<IpAddr>>,
     rungs: Vec<Rung>,
+    hardware_aes: bool,
 }
 
 impl UserBuilder {
@@ -75,6 +76,7 @@ impl UserBuilder {
             get_timeout: Some(GET_TIMEOUT),
             addresses: None,
             rungs: Rung::ALL.to_vec(),
+            hardware_aes: has_aes(),
         }
     }
 
@@ -186,6 +188,13 @@ impl UserBuilder {
         self
     }
 
+    /// Whether this processor has instructions for AES, which is found out unless set here. Channels between two
+    /// users that both have them are protected by AES-256-GCM, all others by ChaCha20-Poly1305, which is as strong.
+    pub fn hardware_aes(mut self, yes: bool) -> Self {
+        self.hardware_aes = yes;
+        self
+    }
+
     /// Joins the room. From then on the user answers peers, and rejoins by itself when the Room was gone.
     ///
     /// # Errors
@@ -283,6 +292,7 @@ impl UserBuilder {
                 public: self.public_ip,
                 encryption: self.encryption,
                 addresses: if direct { self.addresses } else { Some(Vec::new()) },
+                aes: self.hardware_aes,
             },
             data,
         })

@@ -20,6 +20,8 @@ pub struct Reachability {
     pub encryption: Encryption,
     /// The addresses to announce. `None`: those of the interfaces, looked up at each login.
     pub addresses: Option<Vec<IpAddr>>,
+    /// Whether AES is fast here; [`has_aes`] finds out.
+    pub aes: bool,
 }
 
 impl Reachability {
@@ -34,7 +36,7 @@ impl Reachability {
             private,
             public: self.public,
             encryption: self.encryption,
-            aes: has_aes(),
+            aes: self.aes,
         }
     }
 }
@@ -164,6 +166,7 @@ mod tests {
             public: None,
             encryption: Encryption::On,
             addresses: None,
+            aes: true,
         }
     }
 

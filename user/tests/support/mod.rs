@@ -206,6 +206,7 @@ pub fn options(address: RoomAddress) -> RoomOptions {
             public: None,
             encryption: Encryption::On,
             addresses: Some(vec![IpAddr::from([10, 0, 0, 1])]),
+            aes: true,
         },
         data: DataDir::ephemeral(),
     }
