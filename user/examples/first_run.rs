@@ -20,8 +20,8 @@ async fn main() -> Outcome {
     let address = room.addresses().first().ok_or("the Room listens nowhere")?.to_string();
     println!("room  {address}");
 
-    let foo = User::builder("Foo").room(&address).join().await?;
-    let bar = User::builder("Bar").room(&address).join().await?;
+    let foo = User::builder("Foo").room(&address).ephemeral().join().await?;
+    let bar = User::builder("Bar").room(&address).ephemeral().join().await?;
     for user in [&foo, &bar] {
         let name = user.name().clone();
         user.on_get("greet", move |ctx, text: String| {

@@ -30,6 +30,14 @@ const GET_TIMEOUT: Duration = Duration::from_secs(30);
 /// Links that wait to be answered.
 const ARRIVALS: usize = 64;
 
+/// Where identities and keys are kept.
+#[derive(Debug, Clone)]
+enum Keep {
+    Default,
+    In(PathBuf),
+    Nothing,
+}
+
 /// Builds a [`User`]. Everything but the name has a default.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `join` is called"]
@@ -42,7 +50,7 @@ pub struct UserBuilder {
     port: u16,
     lan_id: Option<String>,
     encryption: Encryption,
-    data: Option<PathBuf>,
+    data: Keep,
     remember: bool,
     tofu: bool,
     take_over: bool,
@@ -66,7 +74,7 @@ impl UserBuilder {
             port: 0,
             lan_id: None,
             encryption: Encryption::On,
-            data: None,
+            data: Keep::Default,
             remember: true,
             tofu: false,
             take_over: false,
@@ -126,10 +134,18 @@ impl UserBuilder {
         self
     }
 
-    /// The directory for identities, keys seen before and tickets. Unless set nothing is kept on disk: the
-    /// identity is new each time, and keys are pinned for the life of the program.
+    /// The directory for identities, keys seen before and tickets: `$XDG_STATE_HOME/parlor` unless set, shared
+    /// with the command line.
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.data = Some(directory.into());
+        self.data = Keep::In(directory.into());
+        self
+    }
+
+    /// Keeps nothing on disk: the identity is new each time, and what is learned of Rooms and peers is forgotten
+    /// with the program. Peers that talked to an earlier run refuse this one, because its key is another;
+    /// so this is for tests and for names that are used once.
+    pub fn ephemeral(mut self) -> Self {
+        self.data = Keep::Nothing;
         self
     }
 
@@ -203,8 +219,9 @@ impl UserBuilder {
     pub async fn join(self) -> Result<User, BuildError> {
         let settings = self.settings()?;
         let data = match &self.data {
-            Some(path) => DataDir::open(path)?,
-            None => DataDir::ephemeral(),
+            Keep::In(path) => DataDir::open(path)?,
+            Keep::Default => DataDir::open(&DataDir::default_path(|name| std::env::var_os(name))?)?,
+            Keep::Nothing => DataDir::ephemeral(),
         };
         let listener = Listener::bind(self.port)?;
         let instance = InstanceId(random()?);

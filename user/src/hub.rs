@@ -1,6 +1,7 @@
 //! What all conversations of a user share: its identity, its Room, its callbacks, its tasks.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ const EARLY: Duration = Duration::from_secs(2);
 const INTRODUCTIONS: usize = 4096;
 /// How often a Room that is asked too much is asked again.
 const BUSY_TRIES: usize = 8;
+/// Conversations at rest are forgotten when there are this many.
+const PEERS_AT_REST: usize = 1024;
 /// A handshake that a peer opened on the listener must be done by then.
 const ANSWER: Duration = parlor_protocol::limits::LINK_ATTEMPT;
 /// The rungs on which a peer comes to the listener.
@@ -206,6 +209,10 @@ impl Hub {
         if let Some(conversation) = state.peers.get(peer) {
             return Arc::clone(conversation);
         }
+        if state.peers.len() >= PEERS_AT_REST {
+            // Who holds a peer keeps its conversation; the rest begin anew when they are needed.
+            state.peers.retain(|_, peer| Arc::strong_count(peer) > 1 || !peer.is_at_rest());
+        }
         let conversation = Conversation::new(peer.clone(), self);
         state.peers.insert(peer.clone(), Arc::clone(&conversation));
         conversation
@@ -296,18 +303,27 @@ impl Hub {
         self.introduced.notify_waiters();
         let mut offers = introduced.rungs;
         offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
-        self.lock().latest.insert(name, (Arc::clone(&known), offers.clone()));
+        let mut state = self.lock();
+        if state.latest.len() >= INTRODUCTIONS {
+            state.latest.retain(|_, (known, _)| known.until > now);
+        }
+        if state.latest.len() < INTRODUCTIONS || state.latest.contains_key(&name) {
+            state.latest.insert(name, (Arc::clone(&known), offers.clone()));
+        }
+        drop(state);
         Ok((known, offers))
     }
 
     /// Holds a peer's key against the one seen before.
     fn check_pin(&self, peer: &UserName, identity: &PublicIdentity) -> Result<(), OpenError> {
-        let pinned = match self.lock().pins.get(peer) {
-            Some(pinned) => Some(*pinned),
-            None => self.data.peer_pin(self.room.fingerprint(), peer).unwrap_or_else(|error| {
-                tracing::warn!(%peer, %error, "the pin of a peer cannot be read");
-                None
-            }),
+        let seen_in_this_run = self.lock().pins.get(peer).copied();
+        let pinned = match seen_in_this_run {
+            Some(pinned) => Some(pinned),
+            // A key that cannot be compared is not believed.
+            None => self.data.peer_pin(self.room.fingerprint(), peer).map_err(|error| {
+                let why = format!("its key cannot be held against the one seen before: {error}");
+                OpenError::BadIntroduction { peer: peer.clone(), why }
+            })?,
         };
         match pinned {
             Some(pinned) if pinned != *identity => {
@@ -323,12 +339,15 @@ impl Hub {
         }
     }
 
-    /// A peer has proved this key: it is the one expected from now on.
-    pub(crate) fn pin(self: &Arc<Self>, known: &Known) {
+    /// A peer has proved this key: it is the one expected from now on. False if another one was proved first.
+    pub(crate) fn pin(self: &Arc<Self>, known: &Known) -> bool {
         let (peer, identity) = (known.peer.clone(), known.identity);
-        let known_already = self.lock().pins.insert(peer.clone(), identity) == Some(identity);
-        if known_already || peer.is_guest() {
-            return;
+        match self.lock().pins.entry(peer.clone()) {
+            Entry::Occupied(pinned) => return *pinned.get() == identity,
+            Entry::Vacant(place) => place.insert(identity),
+        };
+        if peer.is_guest() {
+            return true;
         }
         let (data, room) = (self.data.clone(), self.room.fingerprint());
         self.tasks.spawn_blocking(move || {
@@ -339,6 +358,7 @@ impl Hub {
                 tracing::warn!(%peer, %error, "the key of a peer cannot be kept");
             }
         });
+        true
     }
 
     /// Forgets the key seen before under a name. True if there was one.
@@ -370,6 +390,11 @@ impl Hub {
             RoomEvent::Blacklist(nets) => self.blacklist.set(nets),
             RoomEvent::Reachable(addresses) => {
                 tracing::debug!(?addresses, "what peers are told to dial from outside");
+                if !addresses.is_empty() {
+                    for conversation in self.conversations() {
+                        conversation.climb_now();
+                    }
+                }
             }
             RoomEvent::Lost { why, retry_in } => {
                 self.room_is_up.store(false, Ordering::SeqCst);

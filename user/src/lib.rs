@@ -10,11 +10,11 @@
 //! # let config = RoomConfig { listen: vec!["127.0.0.1:0".parse()?], ..RoomConfig::default() };
 //! # let room = Room::bind(config).await?;
 //! # let address = room.addresses()[0].to_string();
-//! let bar = User::builder("Bar").room(&address).join().await?;
+//! let bar = User::builder("Bar").room(&address).ephemeral().join().await?;
 //! bar.on_get("add_one", |_, n: u32| async move { Ok::<_, String>(n + 1) })?.forever();
 //! let mut inbox = bar.inbox();
 //!
-//! let foo = User::builder("Foo").room(&address).join().await?;
+//! let foo = User::builder("Foo").room(&address).ephemeral().join().await?;
 //! let peer = foo.peer("Bar")?;
 //! peer.send("Hello!").await?;
 //! let answer: u32 = peer.get("add_one", &41).await?;

@@ -1,6 +1,7 @@
 //! Attempts on the ladder: dial, shake hands, take the link in.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parlor_protocol::limits::LINK_ATTEMPT;
 use parlor_protocol::rung::Rung;
@@ -64,15 +65,18 @@ impl Conversation {
         offers: &[RungOffer],
         asked: bool,
     ) -> Result<(), OpenError> {
-        let now = clock::now();
+        let began = clock::now();
+        if asked {
+            self.probe();
+        }
         for offer in offers.iter().filter(|offer| offer.rung.is_direct() && offer.dial.is_empty()) {
             let what = "offered: the peer is the one to dial";
-            self.lock().story.tell(now, Some(offer.rung), what.to_owned());
+            self.lock().story.tell(began, Some(offer.rung), what.to_owned());
         }
         let mut attempts = JoinSet::new();
         for attempt in schedule(offers, asked) {
             let (this, hub, known) = (Arc::clone(self), Arc::clone(hub), Arc::clone(&known));
-            attempts.spawn(async move { this.try_rung(&hub, &known, attempt, asked).await });
+            attempts.spawn(async move { this.try_rung(&hub, &known, attempt, asked, began).await });
         }
         let best = offers.iter().map(|offer| offer.rung).min();
         let (mut failures, mut linked) = (Vec::new(), false);
@@ -92,7 +96,8 @@ impl Conversation {
                 }
                 Some(Ok(Outcome::NotNeeded) | Err(_)) => {}
             }
-            if self.path().is_some_and(|(rung, _)| best.is_none_or(|best| rung <= best)) {
+            let sound = self.sound_rung(asked, began);
+            if sound.is_some_and(|rung| best.is_none_or(|best| rung <= best)) {
                 break;
             }
         }
@@ -111,9 +116,10 @@ impl Conversation {
         known: &Arc<Known>,
         attempt: Attempt,
         asked: bool,
+        began: Instant,
     ) -> Outcome {
         sleep(attempt.after).await;
-        if !improves(attempt.rung, self.path().map(|(rung, _)| rung)) {
+        if !improves(attempt.rung, self.sound_rung(asked, began)) {
             return Outcome::NotNeeded;
         }
         let started = clock::now();
@@ -132,6 +138,23 @@ impl Conversation {
         };
         self.lock().story.tell(clock::now(), Some(attempt.rung), what);
         outcome
+    }
+
+    /// The rung that needs no help. A suspect link does. The side that was asked may not know that the link is
+    /// dead in the other direction, so it counts one only that has given a sign of life since.
+    fn sound_rung(&self, asked: bool, began: Instant) -> Option<Rung> {
+        let state = self.lock();
+        if asked { state.channel.rung_heard_since(began) } else { state.channel.sound_rung() }
+    }
+
+    fn probe(&self) {
+        let mut state = self.lock();
+        state.channel.probe();
+        let active = state.active.clone();
+        drop(state);
+        if let Some(link) = active {
+            link.flush(self);
+        }
     }
 
     async fn link_up(

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use parlor_protocol::limits::CALLS_OUT;
 use parlor_protocol::name::EventName;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::peer::Status;
@@ -112,6 +113,8 @@ impl Conversation {
             None => "no path carries the conversation",
         };
         state.story.tell(clock::now(), rung, what.to_owned());
+        // A ping on the link before may never come back: who waits hears that the path changed.
+        state.pings.clear();
         drop(state);
         self.tell(Event::LinkChanged { peer: self.peer.clone(), rung });
         self.room.notify_waiters();
@@ -295,10 +298,17 @@ impl Conversation {
         if let Err((status, body)) = self.try_answer(call, status, body)
             && let Ok(hub) = self.hub()
         {
+            // A caller has at most so many calls under way, so this one does not take its answers.
+            if self.answers_waiting.fetch_add(1, Ordering::Relaxed) >= CALLS_OUT {
+                self.answers_waiting.fetch_sub(1, Ordering::Relaxed);
+                self.end(CloseCode::LimitExceeded, "the peer makes calls and takes no answers");
+                return;
+            }
             let this = Arc::clone(self);
             let token = hub.stop.clone();
             hub.tasks.spawn(async move {
                 this.answer_when_there_is_room(call, status, body, &token).await;
+                this.answers_waiting.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }

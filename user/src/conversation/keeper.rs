@@ -40,6 +40,12 @@ impl Conversation {
         self.look.notify_one();
     }
 
+    /// This user may be reachable on a better rung now.
+    pub(crate) fn climb_now(&self) {
+        self.lock().keeper.climb_now();
+        self.look.notify_one();
+    }
+
     /// The Room says that the peer is gone: a search that goes on would find nobody.
     pub(crate) fn peer_left(&self) {
         let state = self.lock();

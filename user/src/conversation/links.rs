@@ -57,6 +57,8 @@ pub(crate) enum LinkError {
     Silent(#[from] ReadError),
     #[error("the handshake was about a session that is over")]
     Stale,
+    #[error("the peer proved another key than the one expected under its name")]
+    OtherKey,
     #[error("timed out")]
     TimedOut,
     #[error("this user has left the room")]
@@ -147,6 +149,9 @@ impl Conversation {
         if hub.has_left() {
             return Err(LinkError::Left);
         }
+        if !hub.pin(known) {
+            return Err(LinkError::OtherKey);
+        }
         let Proved { stream, rung, cipher, sealer, terms, first } = proved;
         let (write, reader) = match stream {
             Stream::Split(write, reader) => (write, reader),
@@ -182,7 +187,6 @@ impl Conversation {
             state.story.tell(now, Some(rung), "connected: the peer proved its identity".to_owned());
             state.keeper.linked();
         }
-        hub.pin(known);
         hub.tasks.spawn(Arc::clone(&link).write(Arc::clone(self)));
         hub.tasks.spawn(Arc::clone(self).read(Arc::clone(&link), reader, first));
         self.dispatch(&mut events);

@@ -64,6 +64,8 @@ pub(crate) struct Conversation {
     /// There is room in the send buffer again.
     room: Notify,
     budget: Arc<Budget>,
+    /// Answers that wait for room.
+    answers_waiting: AtomicUsize,
     /// The keeper is to look again.
     look: Notify,
 }
@@ -156,6 +158,7 @@ impl Conversation {
             phase: watch::channel(Phase::Closed).0,
             room: Notify::new(),
             budget: Arc::clone(&hub.budget),
+            answers_waiting: AtomicUsize::new(0),
             look: Notify::new(),
         })
     }
@@ -326,6 +329,12 @@ impl Conversation {
         if let (true, Some(link)) = (due, link) {
             link.nudge();
         }
+    }
+
+    /// True if nothing happens here: no link, nothing owed, nobody waiting.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let state = self.lock();
+        !state.keeper.is_awake() && !state.channel.is_linked() && state.lanes.is_empty()
     }
 
     /// The rung that carries the data and its smoothed round trip.

@@ -82,6 +82,7 @@ pub(crate) struct Keeper {
     awake: bool,
     searching: bool,
     suspect: bool,
+    climb_wanted: bool,
     failures: u32,
     error: Option<OpenError>,
     next_search: Option<Instant>,
@@ -142,6 +143,11 @@ impl Keeper {
         self.suspect = true;
     }
 
+    /// This side may be reachable on a better rung now: climbs at once if the conversation is on the relay.
+    pub(crate) fn climb_now(&mut self) {
+        self.climb_wanted = true;
+    }
+
     /// A search is over.
     pub(crate) fn searched(&mut self, result: Result<(), OpenError>, now: Instant) {
         self.searching = false;
@@ -180,6 +186,7 @@ impl Keeper {
             Next::Search(_) => {
                 self.searching = true;
                 self.suspect = false;
+                self.climb_wanted = false;
             }
             Next::GiveUp(error) => {
                 *self = Self { phase: Phase::Failed(error.clone()), awake: self.awake, ..Self::default() };
@@ -197,7 +204,7 @@ impl Keeper {
             self.climb_at = None;
             self.climbs = 0;
         }
-        let mut search = self.suspect;
+        let mut search = self.suspect || (self.climb_wanted && rung == Rung::Relay);
         if let Some(at) = self.climb_at.filter(|_| steward) {
             if at <= now && !self.searching {
                 self.climbs += 1;
@@ -361,6 +368,17 @@ mod tests {
             assert!(matches!(other.decide(&view, false, now), Next::Wait(None)));
             steward.searched(Ok(()), now);
         }
+    }
+
+    #[test]
+    fn a_side_that_becomes_reachable_climbs_at_once_from_the_relay_only() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.climb_now();
+        assert!(matches!(keeper.decide(&on(LAN, &[LAN]), false, now), Next::Wait(_)));
+        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), false, now), Next::Search(_)));
+        keeper.searched(Ok(()), now);
+        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), false, now), Next::Wait(_)));
     }
 
     #[test]

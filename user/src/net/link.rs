@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use parlor_protocol::introduction::Cipher;
@@ -18,6 +19,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::core::channel::LinkId;
 
 /// Ciphertext that is collected before it is written, in bytes: two full records.
@@ -26,6 +28,8 @@ const WRITE_AHEAD: usize = 128 * 1024;
 const READ_AHEAD: usize = 128 * 1024;
 /// A buffer that grew beyond this is given back when it is empty, in bytes.
 const KEEP: usize = 256 * 1024;
+/// A key serves at most this long, and at most 1 GiB.
+const REKEY_EVERY: Duration = Duration::from_hours(1);
 /// With fewer bytes than this waiting, the writing task lets other tasks add to them first.
 pub(crate) const YIELD_BELOW: usize = 1024;
 
@@ -55,6 +59,8 @@ struct Writer {
     sealer: Sealer,
     pending: Vec<u8>,
     written: usize,
+    /// The key has served long enough then.
+    rekey_at: Instant,
     /// The socket takes no more for now; the writing task waits for it.
     blocked: bool,
     /// Nothing follows what is pending.
@@ -77,7 +83,9 @@ impl Link {
         sealer: Sealer,
         over: CancellationToken,
     ) -> Arc<Self> {
-        let writer = Writer { sealer, pending: Vec::new(), written: 0, blocked: false, closed: false };
+        let rekey_at = clock::now() + REKEY_EVERY;
+        let pending = Vec::new();
+        let writer = Writer { sealer, pending, written: 0, rekey_at, blocked: false, closed: false };
         Arc::new(Self {
             id,
             rung,
@@ -194,7 +202,8 @@ impl Link {
     /// Seals the next record behind the pending ones. False if there is none.
     fn next_record(&self, writer: &mut Writer, source: &impl Source) -> Result<bool, RecordError> {
         let start = writer.pending.len();
-        let rekey = writer.sealer.wants_rekey();
+        let now = clock::now();
+        let rekey = writer.sealer.wants_rekey() || now >= writer.rekey_at;
         writer.pending.extend_from_slice(&[0; LENGTH_BYTES]);
         let Some(after) = source.fill(self.id, &mut writer.pending, rekey) else {
             writer.pending.truncate(start);
@@ -203,6 +212,7 @@ impl Link {
         writer.sealer.seal(&mut writer.pending, start)?;
         if after.rekey {
             writer.sealer.rekey()?;
+            writer.rekey_at = now + REKEY_EVERY;
         }
         writer.closed = after.closed;
         Ok(true)

@@ -36,7 +36,7 @@ impl Lobby {
     }
 
     pub(crate) fn user(&self, name: &str) -> UserBuilder {
-        User::builder(name).room(&self.address)
+        User::builder(name).room(&self.address).ephemeral()
     }
 
     pub(crate) async fn foo_and_bar(&self) -> (User, User) {

@@ -170,6 +170,18 @@ impl Links {
         true
     }
 
+    /// Asks the active link for a sign of life that nobody else waits for.
+    pub(super) fn probe_active(&mut self) {
+        self.next_keepalive += 1;
+        let ping = KEEPALIVE | self.next_keepalive;
+        if let Some(active) = self.active
+            && let Some(link) = self.get_mut(active)
+            && link.pings.is_empty()
+        {
+            link.pings.push(ping);
+        }
+    }
+
     /// Owes an answer to a ping.
     pub(super) fn owe_pong(&mut self, id: LinkId, ping: u64) {
         if let Some(link) = self.get_mut(id)

@@ -153,6 +153,21 @@ impl<C, R> Channel<C, R> {
         self.links.active().map(|link| (link.id, link.rung, link.rtt.smoothed()))
     }
 
+    /// The rung of the link that carries the data, unless it is suspect.
+    pub(crate) fn sound_rung(&self) -> Option<Rung> {
+        self.links.active().filter(|link| !link.suspect).map(|link| link.rung)
+    }
+
+    /// The same, but only if something came on the link after `since`.
+    pub(crate) fn rung_heard_since(&self, since: Instant) -> Option<Rung> {
+        self.links.active().filter(|link| !link.suspect && link.heard > since).map(|link| link.rung)
+    }
+
+    /// Asks the active link for a sign of life.
+    pub(crate) fn probe(&mut self) {
+        self.links.probe_active();
+    }
+
     /// Every link, best first, with the shell's number for it.
     pub(crate) fn link_ids(&self) -> Vec<(LinkId, Rung)> {
         self.links.iter().map(|link| (link.id, link.rung)).collect()
@@ -314,10 +329,12 @@ impl<C, R> Channel<C, R> {
             }
         }
         let accept = LinkAccept { epoch: ours, recv_next, max_body: self.max_body, features: 0 };
+        // A hello that knows no or another session says nothing about what was received in this one.
+        let same = hello.peer_epoch == Some(ours);
         let terms = Terms {
             ours,
             theirs: hello.epoch,
-            peer_recv_next: hello.recv_next,
+            peer_recv_next: if same { hello.recv_next } else { 0 },
             peer_max_body: hello.max_body,
         };
         Ok((accept, terms))

@@ -17,6 +17,8 @@ use super::{Channel, Event, LinkId};
 
 /// Bytes of link frames that may stand before the data of a record.
 const LINK_FRAMES: usize = 512;
+/// Pings in one record; the rest goes into the next.
+const PINGS: usize = 16;
 
 /// What a record asks of the link that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +75,8 @@ impl<C, R> Channel<C, R> {
         for pong in link.pongs.drain(..) {
             write_number(out, kind::PONG, pong);
         }
-        for ping in link.pings.drain(..).take(16) {
+        let pings = link.pings.len().min(PINGS);
+        for ping in link.pings.drain(..pings) {
             write_number(out, kind::PING, ping);
             link.pinged.push((ping, now));
         }

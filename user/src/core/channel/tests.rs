@@ -346,6 +346,7 @@ fn a_handshake_that_is_behind_what_was_acknowledged_since_makes_a_link_all_the_s
 fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
     let mut pair = Pair::new();
     let mut hello = pair.a.hello();
+    hello.peer_epoch = Some(pair.b.epoch());
     hello.recv_next = 5;
     let (_, terms) = pair.b.judge(&hello).unwrap();
     assert_eq!(pair.b.bind(LinkId(1), Rung::Lan, &terms, pair.now, &mut pair.seen_b), Err(Stale));

@@ -1,0 +1,287 @@
+//! The Room: the real coordinator, and the little of its shell that sockets and timers ask for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use parlor_protocol::identity::Identity;
+use parlor_protocol::limits::{ROOM_DEAD, ROOM_PING};
+use parlor_protocol::wire::control::ToUser;
+use parlor_room::config::RoomLimits;
+use parlor_room::core::coordinator::{Command, Coordinator, Input, Setup};
+use parlor_room::core::relay::PairId;
+use parlor_room::core::{ConnId, LinkId, Now};
+use parlor_room::store::Loaded;
+
+use super::chance::Chance;
+use super::network::{ConnKey, End, Packet, Role, Way};
+use super::world::{What, World};
+
+/// A connection that both ends of a relayed link have left is let go after this long.
+const LAST_BYTES: std::time::Duration = std::time::Duration::from_secs(1);
+
+pub(super) struct RoomSeat {
+    pub(super) core: Option<Box<Coordinator>>,
+    pub(super) run: u32,
+    next: u64,
+    /// Control connections by the number that the core knows.
+    controls: BTreeMap<u64, ConnKey>,
+    waiting: BTreeMap<u64, ConnKey>,
+    pairs: BTreeMap<PairId, [ConnKey; 2]>,
+    admitted: Vec<u64>,
+    tick: u64,
+}
+
+pub(super) fn room_identity() -> Identity {
+    Identity::from_seed(&[77; 32])
+}
+
+/// Where a user comes from.
+pub(super) fn public_address(user: usize) -> IpAddr {
+    IpAddr::from([198, 51, 100, user as u8 + 1])
+}
+
+impl RoomSeat {
+    pub(super) fn new() -> Self {
+        Self {
+            core: None,
+            run: 0,
+            next: 1,
+            controls: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            admitted: Vec::new(),
+            tick: 0,
+        }
+    }
+}
+
+impl World {
+    fn room_now(&self) -> Now {
+        Now { instant: self.now, unix: 1_000_000 + self.now.duration_since(self.start).as_secs() }
+    }
+
+    pub(super) fn start_room(&mut self) {
+        let mut chance = Chance::new(self.chance.draw());
+        let loaded = Loaded {
+            identity: room_identity(),
+            accounts: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            bans: Vec::new(),
+            tickets: Vec::new(),
+        };
+        let setup = Setup {
+            loaded,
+            accounts: BTreeMap::new(),
+            room_password: None,
+            blacklist: Vec::new(),
+            allow_unencrypted: false,
+            limits: RoomLimits { penalties: false, ..RoomLimits::default() },
+            addresses: Vec::new(),
+            chance: Box::new(move || chance.bytes32()),
+        };
+        self.room.core = Some(Box::new(Coordinator::new(setup, self.room_now())));
+        crate::simulation::note!(self, "the Room is up");
+        self.schedule_room();
+    }
+
+    /// The Room's process dies. Its users learn of it at once, late or never, as `learns` says.
+    pub(super) fn kill_room(&mut self) {
+        crate::simulation::note!(self, "the Room is killed");
+        let run = self.room.run;
+        let old = std::mem::replace(&mut self.room, RoomSeat::new());
+        self.room.run = run + 1;
+        self.room.tick = old.tick + 1;
+        let conns: Vec<ConnKey> =
+            self.network.conns.iter().filter(|(_, c)| c.ends[1] == End::Room(run)).map(|(k, _)| *k).collect();
+        for conn in conns {
+            self.set_role(conn, 1, Role::Closed);
+            let after = self.chance.ms(0, 40);
+            self.cut(conn, [Some(after), None]);
+        }
+    }
+
+    fn schedule_room(&mut self) {
+        self.room.tick += 1;
+        let tick = self.room.tick;
+        if let Some(core) = &self.room.core {
+            let at = core.wake_at();
+            self.schedule(at, What::RoomTick { tick });
+        }
+    }
+
+    pub(super) fn on_room_tick(&mut self, tick: u64) {
+        if self.room.tick == tick {
+            self.room_input(Input::Tick);
+        }
+    }
+
+    pub(super) fn room_input(&mut self, input: Input) {
+        let now = self.room_now();
+        let mut commands = Vec::new();
+        let Some(core) = &mut self.room.core else { return };
+        core.handle(input, now, &mut commands);
+        for command in commands {
+            self.carry_out(command);
+        }
+        self.schedule_room();
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Send { conn, frame } => self.room_says(conn.0, frame),
+            Command::Broadcast(frame) => {
+                for conn in self.room.admitted.clone() {
+                    self.room_says(conn, frame.clone());
+                }
+            }
+            Command::Admitted { conn } => self.room.admitted.push(conn.0),
+            Command::Close { conn, closing } => {
+                self.room_says(conn.0, ToUser::Closing(closing));
+                self.drop_control(conn.0);
+            }
+            Command::CheckAddress { conn, generation, address, .. } => {
+                let after = self.chance.ms(5, 200);
+                let what = What::AddressChecked { run: self.room.run, conn: conn.0, generation, address };
+                self.schedule(self.now + after, what);
+            }
+            Command::RelayReady { pair, links, .. } => self.splice(pair, links),
+            Command::RelayRefuse { link, .. } => {
+                if let Some(conn) = self.room.waiting.remove(&link.0) {
+                    self.transmit(conn, 1, Packet::RelayRefused);
+                    self.close(conn, 1);
+                }
+            }
+            Command::RelayEnd { pair } => self.end_pair(pair),
+            Command::CheckPasswords { .. }
+            | Command::Bar { .. }
+            | Command::Pardon(_)
+            | Command::Blacklist(_)
+            | Command::Store { .. }
+            | Command::Answer { .. } => {}
+        }
+    }
+
+    /// The user's listener is asked from outside.
+    pub(super) fn on_address_checked(&mut self, run: u32, conn: u64, generation: u32, address: SocketAddr) {
+        if run != self.room.run {
+            return;
+        }
+        let reached = self.users.iter().any(|seat| {
+            seat.reachable && seat.process.as_ref().is_some_and(|p| p.port == address.port())
+        });
+        let conn = ConnId(conn);
+        self.room_input(Input::AddressChecked { conn, generation, address: address.ip(), reached });
+    }
+
+    fn room_says(&mut self, conn: u64, frame: ToUser) {
+        if let Some(&key) = self.room.controls.get(&conn) {
+            self.transmit(key, 1, Packet::ToUser(Box::new(frame)));
+        }
+    }
+
+    fn drop_control(&mut self, conn: u64) {
+        self.room.admitted.retain(|admitted| *admitted != conn);
+        if let Some(key) = self.room.controls.remove(&conn) {
+            self.close(key, 1);
+        }
+    }
+
+    /// A user has connected for its control connection.
+    pub(super) fn room_accepts_control(&mut self, key: ConnKey, user: usize) -> Option<[u8; 32]> {
+        self.room.core.as_ref()?;
+        let number = self.room.next;
+        self.room.next += 1;
+        self.room.controls.insert(number, key);
+        self.set_role(key, 1, Role::RoomControl(number));
+        let exporter = [number as u8; 32];
+        let from = SocketAddr::new(public_address(user), 50_000);
+        self.room_input(Input::Opened { conn: ConnId(number), from, exporter });
+        self.schedule(self.now + ROOM_PING, What::RoomChecks { conn: key });
+        Some(exporter)
+    }
+
+    /// The Room lets go of a user that says nothing.
+    pub(super) fn on_room_checks(&mut self, key: ConnKey) {
+        let Role::RoomControl(number) = self.role(key, 1) else { return };
+        let Some(conn) = self.network.conns.get(&key) else { return };
+        if conn.heard[1] + ROOM_DEAD <= self.now {
+            self.drop_control(number);
+            self.room_input(Input::Closed { conn: ConnId(number) });
+        } else {
+            self.schedule(self.now + ROOM_PING, What::RoomChecks { conn: key });
+        }
+    }
+
+    pub(super) fn room_hears(&mut self, key: ConnKey, end: usize, packet: Packet) {
+        match (self.role(key, end), packet) {
+            (Role::Spliced(other), Packet::Fin) => {
+                self.transmit(other, 1, Packet::Fin);
+                self.schedule(self.now + LAST_BYTES, What::RelayDone { conn: key });
+            }
+            (Role::Spliced(other), packet) => self.transmit(other, 1, packet),
+            (_, Packet::Fin) => self.connection_lost(key, end),
+            (Role::RoomControl(number), Packet::ToRoom(frame)) => {
+                self.room_input(Input::Frame { conn: ConnId(number), frame: *frame });
+            }
+            (Role::New, Packet::Token(token)) => {
+                let number = self.room.next;
+                self.room.next += 1;
+                self.room.waiting.insert(number, key);
+                self.set_role(key, 1, Role::RelayWaiting(number));
+                let Some(Way::Room(user)) = self.network.conns.get(&key).map(|c| c.way) else { return };
+                let from = public_address(user);
+                self.room_input(Input::RelayHello { link: LinkId(number), from, token });
+            }
+            (role, packet) => panic!("the Room heard {packet:?} as {role:?}"),
+        }
+    }
+
+    fn splice(&mut self, pair: PairId, links: [LinkId; 2]) {
+        let conns = links.map(|link| self.room.waiting.remove(&link.0));
+        let alive = |world: &Self, conn: Option<ConnKey>| {
+            conn.filter(|c| matches!(world.role(*c, 1), Role::RelayWaiting(_)))
+        };
+        let (Some(a), Some(b)) = (alive(self, conns[0]), alive(self, conns[1])) else {
+            for conn in conns.into_iter().flatten() {
+                self.close(conn, 1);
+            }
+            return self.room_input(Input::RelayEnded { pair, bytes: 0 });
+        };
+        self.room.pairs.insert(pair, [a, b]);
+        self.set_role(a, 1, Role::Spliced(b));
+        self.set_role(b, 1, Role::Spliced(a));
+        self.transmit(a, 1, Packet::RelayReady);
+        self.transmit(b, 1, Packet::RelayReady);
+    }
+
+    pub(super) fn on_relay_done(&mut self, key: ConnKey) {
+        let pair = self.room.pairs.iter().find(|(_, conns)| conns.contains(&key)).map(|(pair, _)| *pair);
+        if let Some(pair) = pair {
+            self.end_pair(pair);
+        }
+    }
+
+    fn end_pair(&mut self, pair: PairId) {
+        if let Some(conns) = self.room.pairs.remove(&pair) {
+            for conn in conns {
+                self.close(conn, 1);
+            }
+            self.room_input(Input::RelayEnded { pair, bytes: 0 });
+        }
+    }
+
+    pub(super) fn room_lost_connection(&mut self, key: ConnKey, end: usize, role: Role) {
+        match role {
+            Role::RoomControl(number) => {
+                self.set_role(key, end, Role::Closed);
+                self.room.admitted.retain(|admitted| *admitted != number);
+                self.room.controls.remove(&number);
+                self.room_input(Input::Closed { conn: ConnId(number) });
+            }
+            // A link that waits is found out when the other one comes.
+            Role::RelayWaiting(_) => {}
+            Role::Spliced(_) => self.on_relay_done(key),
+            _ => {}
+        }
+    }
+}
