@@ -1,21 +1,26 @@
 //! What a user is told before it joins.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parlor_protocol::address::RoomAddress;
 use parlor_protocol::identity::InstanceId;
 use parlor_protocol::limits::{BODY, BODY_MOST, CALLS_RUNNING};
-use parlor_protocol::name::LanId;
+use parlor_protocol::name::{LanId, NameError};
 use parlor_protocol::presence::Encryption;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::Secret;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::callbacks::{Callbacks, Context};
 use crate::data::DataDir;
 use crate::error::BuildError;
 use crate::hub::{Hub, Parts, Settings};
@@ -60,6 +65,9 @@ pub struct UserBuilder {
     get_timeout: Option<Duration>,
     addresses: Option<Vec<IpAddr>>,
     rungs: Vec<Rung>,
+    callbacks: Arc<Callbacks>,
+    /// The first name that was none, told by `join`.
+    bad_name: Option<NameError>,
     hardware_aes: bool,
 }
 
@@ -84,6 +92,8 @@ impl UserBuilder {
             get_timeout: Some(GET_TIMEOUT),
             addresses: None,
             rungs: Rung::ALL.to_vec(),
+            callbacks: Arc::default(),
+            bad_name: None,
             hardware_aes: has_aes(),
         }
     }
@@ -211,12 +221,48 @@ impl UserBuilder {
         self
     }
 
+    /// Registers a callback before anybody can call, for as long as the user lives. See [`User::on_get`]. A
+    /// clone of the builder shares it.
+    pub fn on_get<F, Fut, A, T, E>(mut self, name: &str, callback: F) -> Self
+    where
+        F: Fn(Context, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+        T: Serialize,
+        E: Serialize,
+    {
+        match name.parse() {
+            Ok(name) => self.callbacks.on_get(name, callback).forever(),
+            Err(error) => self.bad_name = self.bad_name.or(Some(error)),
+        }
+        self
+    }
+
+    /// Registers a message handler before anybody can send, for as long as the user lives. See [`User::on_send`].
+    /// A clone of the builder shares it.
+    pub fn on_send<F, Fut, A>(mut self, event: &str, handler: F) -> Self
+    where
+        F: Fn(Context, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+        A: DeserializeOwned + Send + 'static,
+    {
+        match event.parse() {
+            Ok(event) => self.callbacks.on_send(event, handler).forever(),
+            Err(error) => self.bad_name = self.bad_name.or(Some(error)),
+        }
+        self
+    }
+
     /// Joins the room. From then on the user answers peers, and rejoins by itself when the Room was gone.
     ///
     /// # Errors
     ///
     /// See [`BuildError`]. Nothing secret is sent to a Room that is not believed.
     pub async fn join(self) -> Result<User, BuildError> {
+        if let Some(error) = self.bad_name {
+            return Err(error.into());
+        }
+        let callbacks = Arc::clone(&self.callbacks);
         let settings = self.settings()?;
         let data = match &self.data {
             Keep::In(path) => DataDir::open(path)?,
@@ -226,7 +272,7 @@ impl UserBuilder {
         let listener = Listener::bind(self.port)?;
         let instance = InstanceId(random()?);
         let options = self.room_options(&listener, instance, data.clone())?;
-        let name = options.name.clone();
+        let (name, reachability) = (options.name.clone(), options.reachability.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let guard = stop.clone().drop_guard();
         // The Room may check this user's address while it answers the login, so the listener runs first.
@@ -245,11 +291,15 @@ impl UserBuilder {
             tasks: tasks.clone(),
             stop,
             commands: room.commands().clone(),
+            callbacks,
             data,
             joined,
         });
-        tasks.spawn(std::sync::Arc::clone(&hub).listen_to_room(events));
-        tasks.spawn(std::sync::Arc::clone(&hub).answer_arrivals(arrivals));
+        tasks.spawn(Arc::clone(&hub).listen_to_room(events));
+        tasks.spawn(Arc::clone(&hub).answer_arrivals(arrivals));
+        if reachability.addresses.is_none() {
+            tasks.spawn(Arc::clone(&hub).watch_network(reachability));
+        }
         Ok(User::new(hub, room, guard))
     }
 

@@ -179,6 +179,12 @@ impl Callbacks {
     }
 }
 
+impl std::fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Callbacks")
+    }
+}
+
 enum Entry {
     Get(Arc<Callback>),
     Send(Arc<Handler>),

@@ -29,6 +29,7 @@ use crate::error::OpenError;
 use crate::events::Event;
 use crate::inbox::Queue;
 use crate::net::blacklist::Blacklist;
+use crate::net::interfaces::{self, Reachability};
 use crate::net::listener::{Arrival, CheckKey};
 use crate::net::room::{Joined, RoomCommand, RoomEvent};
 
@@ -38,6 +39,8 @@ const EARLY: Duration = Duration::from_secs(2);
 const INTRODUCTIONS: usize = 4096;
 /// How often a Room that is asked too much is asked again.
 const BUSY_TRIES: usize = 8;
+/// How often this machine's addresses are looked at.
+const NETWORK_LOOK: Duration = Duration::from_secs(5);
 /// Conversations at rest are forgotten when there are this many.
 const PEERS_AT_REST: usize = 1024;
 /// A handshake that a peer opened on the listener must be done by then.
@@ -114,6 +117,7 @@ pub(crate) struct Parts {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) commands: mpsc::Sender<RoomCommand>,
+    pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) data: DataDir,
     pub(crate) joined: Joined,
 }
@@ -130,7 +134,7 @@ impl Hub {
             instance: parts.instance,
             room: joined.room,
             settings: parts.settings,
-            callbacks: Arc::default(),
+            callbacks: parts.callbacks,
             inbox: Arc::default(),
             budget: Arc::default(),
             blacklist: parts.blacklist,
@@ -376,6 +380,33 @@ impl Hub {
             };
             let Some(event) = event else { return };
             self.on_room_event(event);
+        }
+    }
+
+    /// Tells the Room when this machine's addresses change, and looks for better paths then.
+    pub(crate) async fn watch_network(self: Arc<Self>, reachability: Reachability) {
+        let mut known = interfaces::addresses();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(NETWORK_LOOK) => {}
+            }
+            let now = interfaces::addresses();
+            if now == known {
+                continue;
+            }
+            tracing::info!(addresses = ?now, "this machine's addresses changed");
+            known = now;
+            // While the Room is gone this would wait for it; the next login says the same.
+            if self.room_is_up()
+                && self.commands.try_send(RoomCommand::Presence(reachability.clone())).is_err()
+            {
+                tracing::warn!("the Room was not told of this machine's new addresses");
+            }
+            for conversation in self.conversations() {
+                conversation.try_again();
+                conversation.climb_now();
+            }
         }
     }
 

@@ -68,6 +68,20 @@ async fn what_cannot_succeed_fails_at_once_with_its_own_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_of_the_builder_are_there_before_the_first_call() {
+    let lobby = Lobby::open().await;
+    let foo = lobby.user("Foo").join().await.unwrap();
+    let bar = lobby.user("Bar").on_get("echo", |_, n: u32| async move { Ok::<_, String>(n) });
+    let bar = bar.on_send("note", |_, (): ()| async {}).join().await.unwrap();
+    assert_eq!(foo.peer("Bar").unwrap().get::<_, u32>("echo", &3).await.unwrap(), 3);
+    foo.peer("Bar").unwrap().send_to("note", &()).await.unwrap().delivered().await.unwrap();
+    assert!(bar.inbox().try_next().is_none());
+    let refused = lobby.user("Baz").on_send("two words", |_, (): ()| async {}).join().await;
+    assert!(refused.unwrap_err().to_string().contains("callback name"));
+    lobby.close([foo, bar]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callbacks_own_error_and_a_wrong_type_reach_the_caller() {
     let lobby = Lobby::open().await;
     let (foo, bar) = lobby.foo_and_bar().await;

@@ -367,8 +367,6 @@ impl World {
                 }
             }
             Role::Dialing(attempt) | Role::Answering { attempt: Some(attempt), .. } => {
-                self.set_role(key, end, Role::Closed);
-                self.transmit(key, end, Packet::Fin);
                 self.attempt_failed(attempt, "the connection ended");
             }
             Role::Link { peer, id } => self.drop_link(user, run, peer, id, key, end),

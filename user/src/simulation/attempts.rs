@@ -1,0 +1,434 @@
+//! Attempts and handshakes without their sockets: what `conversation/{climb,links}.rs` do, in their order.
+
+use std::rc::Rc;
+
+use parlor_protocol::limits::LINK_ATTEMPT;
+use parlor_protocol::noise::payload::LinkHello;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::control::RungOffer;
+
+use super::conversation::Chan;
+use super::network::{ConnKey, Dialed, End, Packet, Role, Way};
+use super::note;
+use super::user::{AttemptKey, Known};
+use super::world::{What, World};
+use crate::core::channel::{Event, LinkId, Stale, Terms};
+use crate::core::ladder::{Attempt, Target, improves, schedule};
+use crate::error::OpenError;
+
+/// What a search waits for.
+#[derive(Debug)]
+pub(super) enum Search {
+    /// The Room's word.
+    Introduction,
+    /// Its attempts.
+    Attempts(u64),
+}
+
+/// Attempts of one introduction.
+pub(super) struct Group {
+    user: usize,
+    run: u32,
+    peer: usize,
+    asked: bool,
+    best: Option<Rung>,
+    linked: bool,
+    left: Vec<AttemptKey>,
+}
+
+pub(super) struct Trying {
+    pub(super) user: usize,
+    pub(super) run: u32,
+    group: u64,
+    attempt: Attempt,
+    asked: bool,
+    known: Rc<Known>,
+    conn: Option<ConnKey>,
+    hello: Option<LinkHello>,
+}
+
+enum Outcome {
+    Linked(Rung),
+    Other,
+}
+
+impl World {
+    pub(super) fn begin_search(&mut self, user: usize, run: u32, peer: usize) {
+        if let Some(conversation) = self.conversation(user, run, peer) {
+            conversation.search = Some(Search::Introduction);
+            conversation.busy = 0;
+        }
+        self.introduce(user, run, peer);
+    }
+
+    /// The Room has answered, or its latest word serves.
+    pub(super) fn search_introduced(
+        &mut self,
+        user: usize,
+        run: u32,
+        peer: usize,
+        result: Result<(Rc<Known>, Vec<RungOffer>), OpenError>,
+    ) {
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        if !matches!(conversation.search, Some(Search::Introduction)) {
+            return;
+        }
+        match result {
+            Err(error) => self.searched(user, run, peer, Err(error)),
+            Ok((known, offers)) => {
+                conversation.keeper.introduced();
+                self.phase_changed(user, run, peer);
+                self.attempt(user, run, known, &offers, false);
+            }
+        }
+    }
+
+    /// A search is over.
+    pub(super) fn searched(&mut self, user: usize, run: u32, peer: usize, result: Result<(), OpenError>) {
+        let now = self.now;
+        note!(self, "{user}>{peer} search is over: {result:?}");
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let search = conversation.search.take();
+        conversation.keeper.searched(result, now);
+        if let Some(Search::Attempts(group)) = search {
+            self.abort(group);
+        }
+        self.look(user, run, peer);
+    }
+
+    /// Tries the rungs of an introduction.
+    pub(super) fn attempt(
+        &mut self,
+        user: usize,
+        run: u32,
+        known: Rc<Known>,
+        offers: &[RungOffer],
+        asked: bool,
+    ) {
+        let number = self.next_group;
+        self.next_group += 1;
+        let best = offers.iter().map(|offer| offer.rung).min();
+        let peer = known.peer;
+        let mut left = Vec::new();
+        for attempt in schedule(offers, asked) {
+            let key = AttemptKey(self.next_attempt);
+            self.next_attempt += 1;
+            left.push(key);
+            let known = Rc::clone(&known);
+            let trying =
+                Trying { user, run, group: number, attempt, asked, known, conn: None, hello: None };
+            self.attempts.insert(key, trying);
+            self.schedule(self.now + attempt.after, What::Try { attempt: key });
+        }
+        let none = left.is_empty();
+        self.groups.insert(number, Group { user, run, peer, asked, best, linked: false, left });
+        if !asked
+            && let Some(conversation) = self.conversation(user, run, peer)
+        {
+            conversation.search = Some(Search::Attempts(number));
+        }
+        if none {
+            self.finish(number);
+        }
+    }
+
+    pub(super) fn on_try(&mut self, key: AttemptKey) {
+        let Some(trying) = self.attempts.get(&key) else { return };
+        let (user, run, peer, attempt) = (trying.user, trying.run, trying.known.peer, trying.attempt);
+        let best = self.conversation(user, run, peer).and_then(|c| c.best());
+        if !improves(attempt.rung, best) {
+            return self.outcome(key, Outcome::Other);
+        }
+        self.schedule(self.now + LINK_ATTEMPT, What::AttemptDeadline { attempt: key });
+        let (way, other) = match attempt.target {
+            Target::Address(address) => {
+                let Some((listener, listener_run)) = self.listener_at(address) else {
+                    return self.attempt_failed(key, "nobody listens there");
+                };
+                (Way::direct(user, listener, attempt.rung), End::User(listener, listener_run))
+            }
+            Target::Relay(_) => (Way::Room(user), End::Room(self.room.run)),
+        };
+        let dialed = match (other, self.room.core.is_some()) {
+            (End::Room(_), false) => Dialed::Refused,
+            _ => self.dial_outcome(way),
+        };
+        match dialed {
+            Dialed::Works => {
+                let conn = self.connect(way, [End::User(user, run), other]);
+                self.set_role(conn, 0, Role::Dialing(key));
+                if let Some(trying) = self.attempts.get_mut(&key) {
+                    trying.conn = Some(conn);
+                }
+                let after = self.network.ways[&way].latency * 2;
+                self.schedule(self.now + after, What::Connected { attempt: key, conn });
+            }
+            Dialed::Refused => self.attempt_failed(key, "refused"),
+            Dialed::Silence => {}
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, key: AttemptKey, conn: ConnKey) {
+        let Some(trying) = self.attempts.get(&key) else { return };
+        match trying.attempt.target {
+            Target::Address(_) => {
+                self.transmit(conn, 0, Packet::Preface(trying.known.id));
+                self.open_handshake(key, conn);
+            }
+            Target::Relay(token) => self.transmit(conn, 0, Packet::Token(token)),
+        }
+    }
+
+    fn open_handshake(&mut self, key: AttemptKey, conn: ConnKey) {
+        let Some(trying) = self.attempts.get(&key) else { return };
+        let (user, run, peer, rung) = (trying.user, trying.run, trying.known.peer, trying.attempt.rung);
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let hello = conversation.channel.hello();
+        if let Some(trying) = self.attempts.get_mut(&key) {
+            trying.hello = Some(hello);
+        }
+        self.transmit(conn, 0, Packet::Hello(rung, hello));
+    }
+
+    pub(super) fn on_attempt_deadline(&mut self, key: AttemptKey) {
+        if self.attempts.contains_key(&key) {
+            self.attempt_failed(key, "timed out");
+        }
+    }
+
+    pub(super) fn attempt_failed(&mut self, key: AttemptKey, why: &str) {
+        if let Some(trying) = self.attempts.get(&key) {
+            note!(self, "{}>{} {} fails: {why}", trying.user, trying.known.peer, trying.attempt.rung);
+        }
+        self.outcome(key, Outcome::Other);
+    }
+
+    fn outcome(&mut self, key: AttemptKey, outcome: Outcome) {
+        let Some(trying) = self.attempts.remove(&key) else { return };
+        if let Some(conn) = trying.conn
+            && !matches!(self.role(conn, 0), Role::Link { .. })
+        {
+            self.close(conn, 0);
+        }
+        let Some(group) = self.groups.get_mut(&trying.group) else { return };
+        group.left.retain(|left| *left != key);
+        let (user, run, peer, best) = (group.user, group.run, group.peer, group.best);
+        let mut over = group.left.is_empty();
+        if let Outcome::Linked(rung) = outcome {
+            group.linked = true;
+            over |= best.is_none_or(|best| rung <= best);
+        }
+        let at = self.conversation(user, run, peer).and_then(|c| c.best());
+        over |= at.is_some_and(|rung| best.is_none_or(|best| rung <= best));
+        if over {
+            self.finish(trying.group);
+        }
+    }
+
+    fn finish(&mut self, number: u64) {
+        let Some(group) = self.groups.get(&number) else { return };
+        let (user, run, peer, linked, asked) = (group.user, group.run, group.peer, group.linked, group.asked);
+        self.abort(number);
+        if asked {
+            return;
+        }
+        let name = self.users[peer].name.clone();
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let result = if linked || conversation.best().is_some() {
+            Ok(())
+        } else {
+            Err(OpenError::NoPath { peer: name, tried: String::new() })
+        };
+        self.searched(user, run, peer, result);
+    }
+
+    /// Drops the attempts that go on.
+    fn abort(&mut self, number: u64) {
+        let Some(group) = self.groups.remove(&number) else { return };
+        for key in group.left {
+            if let Some(trying) = self.attempts.remove(&key)
+                && let Some(conn) = trying.conn
+                && !matches!(self.role(conn, 0), Role::Link { .. })
+            {
+                self.close(conn, 0);
+            }
+        }
+    }
+
+    pub(super) fn handshake_or_record(
+        &mut self,
+        user: usize,
+        run: u32,
+        key: ConnKey,
+        end: usize,
+        role: Role,
+        packet: Packet,
+    ) {
+        match (role, packet) {
+            (Role::Dialing(attempt), Packet::RelayReady) => {
+                let Some(trying) = self.attempts.get(&attempt) else { return };
+                if trying.asked {
+                    let known = Rc::clone(&trying.known);
+                    let role = Role::Answering { known, attempt: Some(attempt), terms: None };
+                    self.set_role(key, end, role);
+                } else {
+                    self.open_handshake(attempt, key);
+                }
+            }
+            (Role::Dialing(attempt), Packet::RelayRefused) => self.attempt_failed(attempt, "relay refused"),
+            (Role::Dialing(attempt), Packet::Refusal(code)) => {
+                self.attempt_failed(attempt, &format!("refused: {code}"));
+            }
+            (Role::Dialing(attempt), Packet::Accept(accept)) => {
+                let Some(trying) = self.attempts.get(&attempt) else { return };
+                let (peer, rung) = (trying.known.peer, trying.attempt.rung);
+                let Some(hello) = trying.hello else { return };
+                let terms = Chan::terms_of(&hello, &accept);
+                match self.adopt(user, run, peer, key, end, rung, &terms) {
+                    Ok(()) => self.outcome(attempt, Outcome::Linked(rung)),
+                    Err(Stale) => self.attempt_failed(attempt, "stale"),
+                }
+            }
+            (Role::Answering { known, attempt, terms: None }, Packet::Hello(rung, hello)) => {
+                let peer = known.peer;
+                self.ensure_conversation(user, run, peer);
+                let Some(conversation) = self.conversation(user, run, peer) else { return };
+                match conversation.channel.judge(&hello) {
+                    Ok((accept, terms)) => {
+                        let terms = Some((rung, terms));
+                        self.set_role(key, end, Role::Answering { known, attempt, terms });
+                        self.transmit(key, end, Packet::Accept(accept));
+                        if attempt.is_none() {
+                            let at = self.now + LINK_ATTEMPT;
+                            self.schedule(at, What::AnswerDeadline { conn: key, end });
+                        }
+                    }
+                    Err(Stale) => {
+                        self.transmit(key, end, Packet::Refusal(CloseCode::Superseded));
+                        match attempt {
+                            Some(attempt) => self.attempt_failed(attempt, "stale"),
+                            None => self.close(key, end),
+                        }
+                    }
+                }
+            }
+            (
+                Role::Answering { known, attempt, terms: Some((rung, terms)) },
+                packet @ Packet::Record { .. },
+            ) => {
+                let adopted = self.adopt(user, run, known.peer, key, end, rung, &terms);
+                if adopted.is_ok() {
+                    let role = self.role(key, end);
+                    self.handshake_or_record(user, run, key, end, role, packet);
+                } else if attempt.is_none() {
+                    self.close(key, end);
+                }
+                if let Some(attempt) = attempt {
+                    match adopted {
+                        Ok(()) => self.outcome(attempt, Outcome::Linked(rung)),
+                        Err(Stale) => self.attempt_failed(attempt, "stale"),
+                    }
+                }
+            }
+            (Role::Link { peer, id }, Packet::Record { number, key: sealed, plaintext }) => {
+                self.on_record(user, run, peer, id, (key, end), (number, sealed), &plaintext);
+            }
+            // A link that was dropped is read to its end.
+            (Role::Closed, _) => {}
+            (role, packet) => panic!("{user} heard {packet:?} as {role:?}"),
+        }
+    }
+
+    pub(super) fn on_answer_deadline(&mut self, key: ConnKey, end: usize) {
+        if matches!(self.role(key, end), Role::Answering { attempt: None, .. }) {
+            self.close(key, end);
+        }
+    }
+
+    /// Binds a proved link to the channel.
+    #[expect(clippy::too_many_arguments, reason = "what the shell's struct holds")]
+    fn adopt(
+        &mut self,
+        user: usize,
+        run: u32,
+        peer: usize,
+        conn: ConnKey,
+        end: usize,
+        rung: Rung,
+        terms: &Terms,
+    ) -> Result<(), Stale> {
+        let now = self.now;
+        let Some(process) = self.process(user, run) else { return Err(Stale) };
+        if process.left {
+            return Err(Stale);
+        }
+        let id = LinkId(process.next_link);
+        process.next_link += 1;
+        let mut events = Vec::new();
+        let Some(conversation) = self.conversation(user, run, peer) else { return Err(Stale) };
+        let acked = conversation.channel.acked_seq();
+        conversation.links.insert(id, conn);
+        let bound = conversation.channel.bind(id, rung, terms, now, &mut events);
+        if events.iter().any(|event| matches!(event, Event::SessionReset)) {
+            conversation.note_session_end(acked);
+        }
+        conversation.generation = conversation.channel.epoch().generation;
+        if bound.is_err() {
+            conversation.links.remove(&id);
+            note!(self, "{user}>{peer} {rung} link is stale: {terms:?}");
+            self.dispatch(user, run, peer, &mut events);
+            return Err(Stale);
+        }
+        conversation.bound_at.get_or_insert(now);
+        conversation.keeper.linked();
+        conversation.keeper.wake();
+        note!(self, "{user}>{peer} binds {id:?} on {rung}, {conn:?}");
+        self.set_role(conn, end, Role::Link { peer, id });
+        self.ledger.links += 1;
+        self.phase_changed(user, run, peer);
+        self.dispatch(user, run, peer, &mut events);
+        self.flush(user, run, conn);
+        self.look(user, run, peer);
+        Ok(())
+    }
+
+    /// Takes in a record of a link.
+    #[expect(clippy::too_many_arguments, reason = "what the shell's structs hold")]
+    fn on_record(
+        &mut self,
+        user: usize,
+        run: u32,
+        peer: usize,
+        id: LinkId,
+        (key, end): (ConnKey, usize),
+        (number, sealed): (u64, u64),
+        plaintext: &bytes::Bytes,
+    ) {
+        let now = self.now;
+        let Some(conn) = self.network.conns.get_mut(&key) else { return };
+        let pipe = &mut conn.pipes[1 - end];
+        assert_eq!(pipe.taken, number, "{user} opens a record of {peer} out of order");
+        assert_eq!(pipe.opening_key, sealed, "{user} opens a record of {peer} with another key");
+        pipe.taken += 1;
+        let mut events = Vec::new();
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let taken = conversation.channel.on_record(id, plaintext, now, &mut events);
+        self.dispatch(user, run, peer, &mut events);
+        match taken {
+            Ok(after) => {
+                if after.rekey
+                    && let Some(conn) = self.network.conns.get_mut(&key)
+                {
+                    conn.pipes[1 - end].opening_key += 1;
+                }
+                if after.closed {
+                    self.drop_link(user, run, peer, id, key, end);
+                } else {
+                    self.after_reading(user, run, peer, key);
+                }
+            }
+            Err(misbehaved) => panic!("{user} says that {peer} misbehaved: {misbehaved}"),
+        }
+    }
+}
