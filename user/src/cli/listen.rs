@@ -16,7 +16,7 @@ const BATCH: usize = 64 * 1024;
 pub(super) async fn listen(settings: &Settings) -> Result<(), Error> {
     let mut stop = Stop::new()?;
     let user = tokio::select! {
-        user = join_named(settings, "listen") => user?,
+        user = join_named(settings, "listen", |builder| builder) => user?,
         () = stop.next() => return Ok(()),
     };
     announce(&user, "listens", settings);

@@ -16,10 +16,14 @@ use super::{output, secret};
 /// Letters and digits of a guest's name after `guest-`.
 const GUEST_CHARS: usize = 6;
 
-/// Joins under the name that was given.
-pub(super) async fn join_named(settings: &Settings, command: &str) -> Result<User, Error> {
+/// Joins under the name that was given, with what `prepare` adds to the builder.
+pub(super) async fn join_named(
+    settings: &Settings,
+    command: &str,
+    prepare: impl FnOnce(UserBuilder) -> UserBuilder,
+) -> Result<User, Error> {
     match &settings.name {
-        Some(name) => join(settings, name.as_str(), false).await,
+        Some(name) => join(settings, name.as_str(), prepare(builder(settings, name.as_str())?), false).await,
         None => Err(Error::Usage(format!("{command} needs a name for others to call: give one with --name"))),
     }
 }
@@ -27,18 +31,20 @@ pub(super) async fn join_named(settings: &Settings, command: &str) -> Result<Use
 /// Joins under the name that was given, else as a guest.
 pub(super) async fn join_anyhow(settings: &Settings) -> Result<User, Error> {
     match &settings.name {
-        Some(name) => join(settings, name.as_str(), false).await,
+        Some(name) => join(settings, name.as_str(), builder(settings, name.as_str())?, false).await,
         None if settings.password_file.is_some() => Err(Error::Usage(
             "a password belongs to an account: give its name with --name besides --password-file".to_owned(),
         )),
-        None => join(settings, &guest_name()?, true).await,
+        None => {
+            let name = guest_name()?;
+            join(settings, &name, builder(settings, &name)?.guest(), true).await
+        }
     }
 }
 
-async fn join(settings: &Settings, name: &str, guest: bool) -> Result<User, Error> {
+async fn join(settings: &Settings, name: &str, mut builder: UserBuilder, guest: bool) -> Result<User, Error> {
     let password = settings.password_file.as_deref().map(secret::of_file).transpose()?;
     let room_password = settings.room_password_file.as_deref().map(secret::of_file).transpose()?;
-    let mut builder = builder(settings, name, guest)?;
     let (mut may_ask, mut may_ask_room) = (!guest && password.is_none(), room_password.is_none());
     if let Some(password) = password {
         builder = builder.password(password.as_str());
@@ -75,7 +81,7 @@ async fn join(settings: &Settings, name: &str, guest: bool) -> Result<User, Erro
     Ok(user)
 }
 
-fn builder(settings: &Settings, name: &str, guest: bool) -> Result<UserBuilder, Error> {
+fn builder(settings: &Settings, name: &str) -> Result<UserBuilder, Error> {
     let mut builder = User::builder(name)
         .room(settings.room.to_string())
         .port(settings.port)
@@ -84,9 +90,6 @@ fn builder(settings: &Settings, name: &str, guest: bool) -> Result<UserBuilder, 
         .take_over(settings.take_over)
         .agent(concat!("parlor/", env!("CARGO_PKG_VERSION")))
         .data(data_path(settings)?);
-    if guest {
-        builder = builder.guest();
-    }
     if let Some(lan_id) = &settings.lan_id {
         builder = builder.lan_id(lan_id.as_str());
     }
