@@ -59,19 +59,23 @@ pub(crate) async fn serve(
     let outbox = Outbox::default();
     let (read_half, write_half) = tokio::io::split(stream);
     let writer = write(write_half, outbox.clone());
-    let writer = shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(writer));
-    shared.tell(Event::Opened { conn, from, exporter, outbox: outbox.clone(), place }).await;
+    let mut writer = shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(writer));
+    // Given back when it has logged in, or else when its socket is gone.
+    let mut place = Some(Arc::new(place));
+    let known = place.as_ref().map(Arc::downgrade).unwrap_or_default();
+    shared.tell(Event::Opened { conn, from, exporter, outbox: outbox.clone(), place: known }).await;
 
     let mut reader = Reader { half: read_half, buffer: BytesMut::with_capacity(BUFFER) };
     let ended = tokio::select! {
-        ended = read(&shared, conn, &mut reader, &outbox, login_by) => ended,
+        ended = read(&shared, conn, &mut reader, &outbox, login_by, &mut place) => ended,
         // The last word is written, or nothing can be written any more.
-        _ = writer => Ended::Written,
+        _ = &mut writer => Ended::Written,
     };
     match ended {
         Ended::Gone => {
             outbox.abandon();
             shared.tell(Event::Core(Input::Closed { conn })).await;
+            let _ = writer.await;
         }
         Ended::Written => {
             shared.tell(Event::Core(Input::Closed { conn })).await;
@@ -80,6 +84,7 @@ pub(crate) async fn serve(
         Ended::Broken(code) => {
             shared.tell(Event::Core(Input::Broken { conn, code })).await;
             linger(&mut reader).await;
+            let _ = writer.await;
         }
     }
 }
@@ -123,10 +128,12 @@ async fn read(
     reader: &mut Reader,
     outbox: &Outbox,
     login_by: Instant,
+    place: &mut Option<Arc<Place>>,
 ) -> Ended {
     let mut rate = TokenBucket::new(FRAMES_PER_SECOND, FRAME_BURST, clock::now().instant);
     loop {
         let frame = if outbox.is_admitted() {
+            *place = None;
             timeout(ROOM_DEAD, reader.frame(CONTROL_FRAME)).await
         } else {
             tokio::select! {

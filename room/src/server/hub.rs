@@ -58,8 +58,8 @@ struct Pair {
 
 struct Connection {
     outbox: Outbox,
-    /// Its place at the door, until it has logged in.
-    place: Option<Place>,
+    /// Its place at the door. Its task holds it until it has logged in or its socket is gone.
+    place: Weak<Place>,
 }
 
 /// Quotas of users that are remembered before those that nobody uses are forgotten.
@@ -140,7 +140,7 @@ impl Hub {
     fn take_in(&mut self, event: Event) -> Input {
         match event {
             Event::Opened { conn, from, exporter, outbox, place } => {
-                self.connections.insert(conn, Connection { outbox, place: Some(place) });
+                self.connections.insert(conn, Connection { outbox, place });
                 Input::Opened { conn, from, exporter }
             }
             Event::RelayHello { link, token, stream, from, place } => {
@@ -167,8 +167,7 @@ impl Hub {
             Command::Send { conn, frame } => self.send(conn, frame.encode().into()),
             Command::Broadcast(frame) => self.broadcast(&frame),
             Command::Admitted { conn } => {
-                if let Some(connection) = self.connections.get_mut(&conn) {
-                    connection.place = None;
+                if let Some(connection) = self.connections.get(&conn) {
                     connection.outbox.admit();
                 }
             }
@@ -179,8 +178,14 @@ impl Hub {
             }
             Command::CheckPasswords { conn, attempt, checks } => {
                 let passwords = self.passwords.clone();
+                let connection = self.connections.get(&conn);
+                let outbox = connection.map(|connection| connection.outbox.clone());
+                // Whoever goes meanwhile keeps its place at the door until the answer is there.
+                let place = connection.and_then(|connection| connection.place.upgrade());
                 self.report(async move {
-                    let verdict = passwords.verify(checks).await;
+                    let gone = || outbox.is_none_or(|outbox| outbox.has_ended());
+                    let verdict = passwords.verify(checks, gone).await;
+                    drop(place);
                     Input::PasswordsChecked { conn, attempt, verdict }
                 });
             }

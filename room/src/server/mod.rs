@@ -28,7 +28,7 @@ pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use parlor_protocol::wire::control::RelayToken;
 use tokio::net::TcpStream;
@@ -74,7 +74,7 @@ pub(crate) struct Counters {
 /// Something the hub is told.
 pub(crate) enum Event {
     /// A control connection has shaken hands.
-    Opened { conn: ConnId, from: SocketAddr, exporter: [u8; 32], outbox: Outbox, place: Place },
+    Opened { conn: ConnId, from: SocketAddr, exporter: [u8; 32], outbox: Outbox, place: Weak<Place> },
     /// A link shows a token.
     RelayHello { link: LinkId, token: RelayToken, stream: TcpStream, from: SocketAddr, place: Place },
     /// Anything that the core understands as it is.

@@ -93,6 +93,11 @@ impl Outbox {
         self.shared.changed.notify_one();
     }
 
+    /// True if nothing can be added any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.shared.queue).ended
+    }
+
     /// Waits until nothing can be added any more.
     pub(crate) async fn ending(&self) {
         self.shared.ending.wait().await;

@@ -31,12 +31,20 @@ impl PasswordThreads {
     }
 
     /// Verifies all of `checks`, or says that there is no time for it.
-    pub(crate) async fn verify(&self, checks: Vec<PasswordCheck>) -> PasswordVerdict {
+    /// Where `skip` says so when a thread is free, nobody waits for the answer and nothing is verified.
+    pub(crate) async fn verify(
+        &self,
+        checks: Vec<PasswordCheck>,
+        skip: impl FnOnce() -> bool,
+    ) -> PasswordVerdict {
         let busy = PasswordVerdict::Busy { retry_after: RETRY_AFTER };
         let Ok(_inside) = self.inside.try_acquire() else { return busy };
         let Ok(Ok(running)) = timeout(BCRYPT_WAIT, Arc::clone(&self.running).acquire_owned()).await else {
             return busy;
         };
+        if skip() {
+            return PasswordVerdict::Skipped;
+        }
         // The permit goes along, so that a login that is given up still counts until its thread is free.
         let verified = tokio::task::spawn_blocking(move || {
             let _running = running;
@@ -66,16 +74,25 @@ mod tests {
     #[tokio::test]
     async fn all_passwords_must_be_right() {
         let threads = PasswordThreads::new(1, 1);
-        assert_eq!(threads.verify(vec![check("123456"), check("123456")]).await, PasswordVerdict::Right);
-        assert_eq!(threads.verify(vec![check("123456"), check("x")]).await, PasswordVerdict::Wrong);
-        assert_eq!(threads.verify(vec![check("x"), check("123456")]).await, PasswordVerdict::Wrong);
+        assert_eq!(
+            threads.verify(vec![check("123456"), check("123456")], || false).await,
+            PasswordVerdict::Right
+        );
+        assert_eq!(threads.verify(vec![check("123456"), check("x")], || false).await, PasswordVerdict::Wrong);
+        assert_eq!(threads.verify(vec![check("x"), check("123456")], || false).await, PasswordVerdict::Wrong);
     }
 
     #[tokio::test]
     async fn with_a_full_queue_the_answer_is_busy_at_once() {
         let threads = PasswordThreads::new(1, 0);
         let _somebody = threads.inside.try_acquire().unwrap();
-        let verdict = threads.verify(vec![check("123456")]).await;
+        let verdict = threads.verify(vec![check("123456")], || false).await;
         assert_eq!(verdict, PasswordVerdict::Busy { retry_after: RETRY_AFTER });
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_verified() {
+        let threads = PasswordThreads::new(1, 1);
+        assert_eq!(threads.verify(vec![check("x")], || true).await, PasswordVerdict::Skipped);
     }
 }

@@ -1,6 +1,7 @@
 //! From hello to welcome.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use parlor_protocol::identity::Purpose;
 use parlor_protocol::limits::{INTRODUCTION_BURST, INTRODUCTIONS_PER_SECOND};
@@ -10,7 +11,7 @@ use parlor_protocol::wire::control::{
     Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
 };
 
-use super::{BLACKLIST_HANDED_OUT, Command, Coordinator, PasswordVerdict, Stage};
+use super::{Attempt, BLACKLIST_HANDED_OUT, Command, Connection, Coordinator, PasswordVerdict, Stage};
 use crate::core::admission::{Newcomer, Refused, Step};
 use crate::core::directory::{Reach, Session};
 use crate::core::penalty::{Offence, Verdict};
@@ -18,6 +19,13 @@ use crate::core::rate::TokenBucket;
 use crate::core::{ConnId, Now, Source};
 use crate::store::{Ban, StoreChange};
 
+/// Passwords of one address that are verified at once; the next login from there is told to come back. One address
+/// cannot keep all threads busy.
+const CHECKS_PER_SOURCE: usize = 2;
+/// The same for loopback, from where every program of the machine comes.
+const CHECKS_OF_LOOPBACK: usize = 4;
+/// When to come back then, in milliseconds: one bcrypt of cost 12 takes about a quarter of a second.
+const CHECKS_RETRY_MS: u32 = 500;
 /// Checks of its address that a user may cause at once; then one a second.
 const ADDRESS_CHECKS: u64 = 4;
 
@@ -49,7 +57,7 @@ impl Coordinator {
     }
 
     pub(super) fn login(&mut self, conn: ConnId, login: Box<Login>, now: Now, out: &mut Vec<Command>) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(connection) = self.connections.get(&conn) else { return };
         let Stage::Login(at) = &connection.stage else { return };
         let (at, name) = (at.clone(), login.name.clone());
         let source = Source::of(connection.from.ip());
@@ -63,11 +71,23 @@ impl Coordinator {
             _ if self.directory.len() >= self.limits.max_users && self.directory.named(&name).is_none() => {
                 at.refuse(Refused::freely(LoginRefusal::Full, "the Room is full"))
             }
+            _ if guesses && self.checks_too_much(source) => {
+                // That was no attempt.
+                let refusal = LoginRefusal::Busy { retry_after_ms: CHECKS_RETRY_MS };
+                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
+                return;
+            }
             _ => at.login(login, &connection.exporter, &self.accounts, &self.tickets, now.unix),
         };
         self.step(conn, &name, step, now, out);
     }
 
+    fn checks_too_much(&self, source: Source) -> bool {
+        let most = if source.is_loopback() { CHECKS_OF_LOOPBACK } else { CHECKS_PER_SOURCE };
+        self.attempts.values().filter(|attempt| Source::of(attempt.from.ip()) == source).count() >= most
+    }
+
+    /// A wrong password costs its address also when the connection did not wait for the answer.
     pub(super) fn passwords_checked(
         &mut self,
         conn: ConnId,
@@ -76,18 +96,28 @@ impl Coordinator {
         now: Now,
         out: &mut Vec<Command>,
     ) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if !matches!(connection.stage, Stage::Checking { attempt: current, .. } if current == attempt) {
+        let Some(asked) = self.attempts.remove(&attempt) else { return };
+        let waits = |connection: &&mut Connection| matches!(connection.stage, Stage::Checking { attempt: current, .. } if current == attempt);
+        let Some(connection) = self.connections.get_mut(&conn).filter(waits) else {
+            if verdict == PasswordVerdict::Wrong {
+                tracing::info!(name = %asked.name, address = %asked.from, "a wrong login did not wait for its answer");
+                self.throttle.failed(Source::of(asked.from.ip()), &asked.name, now.instant);
+                self.charge(asked.from.ip(), Offence::WrongPassword, now, out);
+            }
             return;
-        }
+        };
         // The stage is set again below, whatever becomes of the login.
-        let stage = std::mem::replace(&mut connection.stage, Stage::Ready);
+        let stage = std::mem::replace(&mut connection.stage, Stage::Between);
         let Stage::Checking { checking, .. } = stage else { return };
         let name = checking.name().clone();
         let good = match verdict {
             PasswordVerdict::Right => true,
             PasswordVerdict::Wrong => false,
-            PasswordVerdict::Busy { retry_after } => {
+            PasswordVerdict::Skipped | PasswordVerdict::Busy { .. } => {
+                let retry_after = match verdict {
+                    PasswordVerdict::Busy { retry_after } => retry_after,
+                    _ => Duration::from_millis(CHECKS_RETRY_MS.into()),
+                };
                 connection.stage = Stage::Login(checking.not_checked());
                 let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 tracing::warn!(%name, "a login has to wait: the password threads are busy");
@@ -112,6 +142,10 @@ impl Coordinator {
             Step::Check { next, checks } => {
                 let attempt = self.next_attempt;
                 self.next_attempt += 1;
+                let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else {
+                    return;
+                };
+                self.attempts.insert(attempt, Attempt { from, name: name.clone() });
                 self.set_stage(conn, Stage::Checking { attempt, checking: next });
                 out.push(Command::CheckPasswords { conn, attempt, checks });
             }

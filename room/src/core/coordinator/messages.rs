@@ -111,6 +111,8 @@ pub enum PasswordVerdict {
     Right,
     /// At least one was wrong.
     Wrong,
+    /// Its connection was gone before a thread had time: nothing was verified.
+    Skipped,
     /// There was no time: try again after this.
     Busy {
         /// How long to wait.

@@ -75,6 +75,8 @@ pub struct Coordinator {
     totals: Totals,
 
     next_attempt: u64,
+    /// Passwords that are being verified. Whose connection has gone meanwhile still answers for them.
+    attempts: HashMap<u64, Attempt>,
     flush_at: Option<Instant>,
     housekeeping_at: Instant,
     keep_tickets_at: Instant,
@@ -88,12 +90,24 @@ struct Connection {
     stage: Stage,
 }
 
+/// Where a password that is being verified came from, and for whom.
+#[derive(Debug)]
+struct Attempt {
+    from: SocketAddr,
+    name: UserName,
+}
+
 #[derive(Debug)]
 enum Stage {
     Hello(AwaitHello),
     Login(AwaitLogin),
-    Checking { attempt: u64, checking: Checking },
+    Checking {
+        attempt: u64,
+        checking: Checking,
+    },
     Ready,
+    /// Between two stages; nothing that comes is expected.
+    Between,
 }
 
 /// How long changes of the roster are gathered, so that a thousand arrivals are not a million messages.
@@ -125,6 +139,7 @@ impl Coordinator {
             relay: Relay::new(limits.relay.pairs_per_user),
             totals: Totals::default(),
             next_attempt: 0,
+            attempts: HashMap::new(),
             flush_at: None,
             housekeeping_at: now.instant + HOUSEKEEPING,
             keep_tickets_at: now.instant + TICKETS_BATCH,

@@ -139,7 +139,7 @@ impl Coordinator {
         for connection in self.connections.values_mut() {
             match &mut connection.stage {
                 Stage::Checking { checking, .. } if checking.name() == name => checking.void(),
-                Stage::Hello(_) | Stage::Login(_) | Stage::Checking { .. } | Stage::Ready => {}
+                _ => {}
             }
         }
     }

@@ -15,9 +15,9 @@ use parlor_protocol::wire::control::{
 
 use super::*;
 use crate::admin::{AdminRequest, AdminResponse};
-use crate::core::LinkId;
 use crate::core::penalty::Offence;
 use crate::core::tests::counting_chance;
+use crate::core::{LinkId, Source};
 use crate::store::StoreChange;
 
 /// A Room at a made-up time, and what it says is to be done.

@@ -24,6 +24,44 @@ fn a_late_answer_of_bcrypt_for_a_departed_connection_is_dropped() {
 }
 
 #[test]
+fn a_wrong_login_that_does_not_wait_for_its_answer_costs_as_much() {
+    let mut world = World::new(&["Foo"]);
+    let mut barred = false;
+    for conn in 1..=3 {
+        world.open(conn, "192.0.2.1:1");
+        let attempt = check(&world.frame(conn, login("Foo", 1, password()))).unwrap();
+        world.handle(Input::Closed { conn: ConnId(conn) });
+        let wrong = PasswordVerdict::Wrong;
+        let told = world.handle(Input::PasswordsChecked { conn: ConnId(conn), attempt, verdict: wrong });
+        barred = told.iter().any(|command| matches!(command, Command::Bar { .. }));
+    }
+    assert!(barred);
+    assert!(world.room.attempts.is_empty());
+    let source = Source::of([192, 0, 2, 1].into());
+    assert!(world.room.throttle.check(source, &"Foo".parse().unwrap(), world.now.instant).is_err());
+}
+
+#[test]
+fn one_address_has_two_passwords_verified_at_once_also_when_its_connections_are_gone() {
+    let mut world = World::new(&["Foo"]);
+    let mut attempts = Vec::new();
+    for conn in 1..=2 {
+        world.open(conn, "192.0.2.1:1");
+        attempts.push(check(&world.frame(conn, login("Foo", 1, password()))).unwrap());
+        world.handle(Input::Closed { conn: ConnId(conn) });
+    }
+    world.open(3, "192.0.2.1:1");
+    let told = world.frame(3, login("Foo", 1, password()));
+    assert!(check(&told).is_none() && matches!(refusal(&told), Some(LoginRefusal::Busy { .. })));
+    world.open(4, "192.0.2.4:1");
+    assert!(check(&world.frame(4, login("Foo", 1, password()))).is_some(), "another address");
+    let skipped = PasswordVerdict::Skipped;
+    let input = Input::PasswordsChecked { conn: ConnId(1), attempt: attempts[0], verdict: skipped };
+    assert!(world.handle(input).is_empty(), "nothing was verified, nothing is charged");
+    assert!(check(&world.frame(3, login("Foo", 1, password()))).is_some());
+}
+
+#[test]
 fn an_answer_of_bcrypt_for_an_earlier_attempt_is_dropped() {
     let mut world = World::new(&["Foo"]);
     world.open(1, "192.0.2.1:1");
