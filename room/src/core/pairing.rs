@@ -4,7 +4,8 @@
 //! who is told that it was the asker that has encryption off. An address on the blacklist is in no plan.
 //!
 //! What users say are hints: a path counts when a handshake has proved it. A user that lies about its host or
-//! LAN costs its peer an attempt that fails, and the next rung is tried.
+//! LAN costs its peer an attempt that fails, and the next rung is tried. It cannot aim its peer at a stranger: what it
+//! names as its own in a LAN must be of a private network or where the Room sees it come from.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -15,6 +16,7 @@ use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{RelayToken, RungOffer};
 
+use super::Source;
 use super::blacklist::Blacklist;
 
 /// One of two users.
@@ -125,11 +127,12 @@ fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<P
         Rung::Relay if policy.relay && a.may_relay && b.may_relay => |_| Vec::new(),
         Rung::SameHost | Rung::Lan | Rung::Relay => return None,
     };
-    let usable = |ip: &IpAddr| match rung {
-        Rung::SameHost => true,
-        Rung::Lan | Rung::Public | Rung::Relay => dialable(*ip) && !policy.blocks(*ip),
-    };
     let dial = |side: &Side<'_>| -> Vec<SocketAddr> {
+        let usable = |ip: &IpAddr| match rung {
+            Rung::SameHost => true,
+            Rung::Lan => dialable(*ip) && near(*ip, side.observed) && !policy.blocks(*ip),
+            Rung::Public | Rung::Relay => dialable(*ip) && !policy.blocks(*ip),
+        };
         let mut addresses = Vec::new();
         for ip in candidates(side).into_iter().filter(usable) {
             let address = SocketAddr::new(ip.to_canonical(), side.presence.port);
@@ -147,6 +150,24 @@ fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<P
 impl Policy<'_> {
     fn blocks(&self, ip: IpAddr) -> bool {
         self.blacklist.banned(ip, self.unix).is_some()
+    }
+}
+
+/// True of an address that a user may name as its own in a LAN although nobody has checked it: one of a private
+/// network, where there are no strangers, or one that the Room sees the user come from (v6: its /64, which is one
+/// subscriber's). Anything else could aim others at a stranger.
+fn near(ip: IpAddr, observed: IpAddr) -> bool {
+    is_inside(ip) || Source::of(ip) == Source::of(observed)
+}
+
+/// True of addresses of private networks: RFC 1918, RFC 6598, RFC 3927, RFC 4193, and of loopback.
+pub fn is_inside(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -229,6 +250,18 @@ mod tests {
         let lan = &rungs(&plan)[0];
         assert_eq!(lan.1, ["10.0.0.2:2"]);
         assert_eq!(lan.2, ["10.0.0.1:1", "[fd00::1]:1"]);
+    }
+
+    #[test]
+    fn a_user_cannot_pass_a_stranger_off_as_its_own_lan() {
+        let said = ["198.51.100.7", "203.0.113.9", "100.64.0.1", "169.254.0.1", "2001:db8::7", "8.8.8.8"];
+        let (liar, victim) = (presence(1, "x", 25, &said), presence(2, "x", 2, &["2001:db8:0:1::5"]));
+        let none = Blacklist::default();
+        let six = Side { observed: "2001:db8:0:1::9".parse().unwrap(), ..side(&victim, &[]) };
+        let plan = plan(&side(&liar, &[]), &six, &policy(&none)).unwrap();
+        let lan = &rungs(&plan)[0];
+        assert_eq!(lan.2, ["203.0.113.9:25", "100.64.0.1:25", "169.254.0.1:25"]);
+        assert_eq!(lan.1, ["[2001:db8:0:1::5]:2"], "in the /64 that it comes from");
     }
 
     #[test]
@@ -335,6 +368,12 @@ mod tests {
                             let same_host = path.rung == Rung::SameHost;
                             prop_assert!(same_host || blacklist.banned(address.ip(), 0).is_none());
                             prop_assert_eq!(same_host, address.ip().is_loopback());
+                        }
+                        if path.rung == Rung::Lan {
+                            let aims = |dials: &[SocketAddr], observed| {
+                                dials.iter().all(|address| near(address.ip(), observed))
+                            };
+                            prop_assert!(aims(&path.first_dials, b.1) && aims(&path.second_dials, a.1));
                         }
                     }
                     prop_assert!(blacklist.banned(a.1, 0).is_none() && blacklist.banned(b.1, 0).is_none());

@@ -10,7 +10,7 @@ use parlor_protocol::wire::control::{Introduce, Introduced, RelayToken, RungOffe
 
 use super::{Command, Coordinator};
 use crate::core::directory::Session;
-use crate::core::pairing::{self, Plan, Policy, Side};
+use crate::core::pairing::{self, Plan, Policy, Side, is_inside};
 use crate::core::relay::Arrival;
 use crate::core::{ConnId, LinkId, Now};
 
@@ -186,16 +186,5 @@ impl Coordinator {
                 out.extend(refused.map(|link| Command::RelayRefuse { link, code }));
             }
         }
-    }
-}
-
-/// True of addresses of private networks: RFC 1918, RFC 6598, RFC 3927, RFC 4193, and loopback.
-fn is_inside(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
