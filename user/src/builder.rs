@@ -1,5 +1,6 @@
 //! What a user is told before it joins.
 
+use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -43,8 +44,8 @@ enum Keep {
     Nothing,
 }
 
-/// Builds a [`User`]. Everything but the name has a default.
-#[derive(Debug, Clone)]
+/// Builds a [`User`]. Everything but the name has a default. Passwords are hidden from `Debug`.
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `join` is called"]
 pub struct UserBuilder {
     name: String,
@@ -271,12 +272,13 @@ impl UserBuilder {
         };
         let listener = Listener::bind(self.port)?;
         let instance = InstanceId(random()?);
-        let options = self.room_options(&listener, instance, data.clone())?;
+        let check_key = CheckKey::default();
+        let options = self.room_options(&listener, instance, check_key.clone(), data.clone())?;
         let (name, reachability) = (options.name.clone(), options.reachability.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let guard = stop.clone().drop_guard();
         // The Room may check this user's address while it answers the login, so the listener runs first.
-        let (check_key, blacklist) = (CheckKey::default(), Blacklist::default());
+        let blacklist = Blacklist::default();
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
         let listening =
             listener.run(sender, blacklist.clone(), check_key.clone(), tasks.clone(), stop.clone());
@@ -318,6 +320,7 @@ impl UserBuilder {
             return setting("rungs", "must name at least one kind of path");
         }
         Ok(Settings {
+            encryption: self.encryption,
             rungs: self.rungs.clone(),
             max_body: self.max_body as u32,
             calls_running: self.calls_running,
@@ -329,6 +332,7 @@ impl UserBuilder {
         self,
         listener: &Listener,
         instance: InstanceId,
+        check_key: CheckKey,
         data: DataDir,
     ) -> Result<RoomOptions, BuildError> {
         let address = match &self.room {
@@ -361,8 +365,30 @@ impl UserBuilder {
                 addresses: if direct { self.addresses } else { Some(Vec::new()) },
                 aes: self.hardware_aes,
             },
+            check_key,
             data,
         })
+    }
+}
+
+impl fmt::Debug for UserBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = |secret: &Option<String>| secret.as_ref().map(|_| "..");
+        f.debug_struct("UserBuilder")
+            .field("name", &self.name)
+            .field("room", &self.room)
+            .field("password", &hidden(&self.password))
+            .field("room_password", &hidden(&self.room_password))
+            .field("public_ip", &self.public_ip)
+            .field("port", &self.port)
+            .field("lan_id", &self.lan_id)
+            .field("encryption", &self.encryption)
+            .field("data", &self.data)
+            .field("remember", &self.remember)
+            .field("tofu", &self.tofu)
+            .field("take_over", &self.take_over)
+            .field("rungs", &self.rungs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -370,4 +396,16 @@ fn random<const N: usize>() -> Result<[u8; N], BuildError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| BuildError::Random(error.to_string()))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_builder_that_is_printed_shows_no_password() {
+        let builder = UserBuilder::new("Foo").password("hunter2").room_password("sesame");
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("Foo") && !shown.contains("hunter2") && !shown.contains("sesame"), "{shown}");
+    }
 }

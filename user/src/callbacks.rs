@@ -106,6 +106,13 @@ impl Callbacks {
         self.sends.read().unwrap_or_else(PoisonError::into_inner).get(event).cloned()
     }
 
+    /// Lets go of all of them. They are dropped outside the locks: they may hold what registers others.
+    pub(crate) fn clear(&self) {
+        let gets = std::mem::take(&mut *self.gets.write().unwrap_or_else(PoisonError::into_inner));
+        let sends = std::mem::take(&mut *self.sends.write().unwrap_or_else(PoisonError::into_inner));
+        drop((gets, sends));
+    }
+
     /// Registers a callback in place of an earlier one of this name.
     pub(crate) fn on_get<F, Fut, A, T, E>(self: &Arc<Self>, name: EventName, callback: F) -> Registration
     where

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use parlor_protocol::identity::{Identity, InstanceId, PublicIdentity};
-use parlor_protocol::introduction::{Introduction, IntroductionId};
+use parlor_protocol::introduction::{Cipher, Introduction, IntroductionId};
 use parlor_protocol::limits::WHOLE_LOGIN;
 use parlor_protocol::name::UserName;
+use parlor_protocol::noise::payload::Epoch;
+use parlor_protocol::presence::Encryption;
 use parlor_protocol::refusal::{CloseCode, PairRefusal};
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{Introduced, Member, Roster, RungOffer};
@@ -57,9 +59,34 @@ pub(crate) struct Known {
     pub(crate) until: Instant,
 }
 
+impl Known {
+    /// False if records in the clear would leave the host or the LAN that the rung stands for: the Room's word is not
+    /// enough for that.
+    pub(crate) fn allows(&self, rung: Rung, address: IpAddr) -> bool {
+        if self.introduction.cipher != Cipher::Cleartext {
+            return true;
+        }
+        match rung {
+            Rung::SameHost => address.to_canonical().is_loopback(),
+            Rung::Lan => is_local(address.to_canonical()),
+            Rung::Public | Rung::Relay => false,
+        }
+    }
+}
+
+/// Addresses that do not lead out of a local network: RFC 1918, RFC 4193, link-local.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
 /// What the builder settled.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Whether this user's channels are to be encrypted.
+    pub(crate) encryption: Encryption,
     /// The kinds of path this user takes.
     pub(crate) rungs: Vec<Rung>,
     pub(crate) max_body: u32,
@@ -94,6 +121,7 @@ pub(crate) struct Hub {
     left: AtomicBool,
     next_link: AtomicU64,
     next_request: AtomicU32,
+    next_generation: AtomicU32,
 }
 
 struct State {
@@ -159,6 +187,7 @@ impl Hub {
             left: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
             next_request: AtomicU32::new(1),
+            next_generation: AtomicU32::new(0),
         });
         hub.joined(joined);
         hub
@@ -170,6 +199,12 @@ impl Hub {
 
     pub(crate) fn next_link(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An epoch that no conversation of this run has had.
+    pub(crate) fn next_epoch(&self) -> Epoch {
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        Epoch { instance: self.instance, generation }
     }
 
     pub(crate) fn room_socket(&self) -> SocketAddr {
@@ -257,7 +292,14 @@ impl Hub {
         let answer = answered.await;
         self.lock().requests.remove(&request);
         match answer {
-            Ok(Some(Ok(introduced))) => self.know(*introduced),
+            Ok(Some(Ok(introduced))) => {
+                let (known, offers) = self.know(*introduced)?;
+                if known.peer != *peer {
+                    let why = format!("it introduces {} instead", known.peer);
+                    return Err(OpenError::BadIntroduction { peer: peer.clone(), why });
+                }
+                Ok((known, offers))
+            }
             Ok(Some(Err(why))) => Err(refused(peer, why)),
             Ok(None) | Err(_) => self.latest(peer),
         }
@@ -286,6 +328,10 @@ impl Hub {
             return Err(bad("it names this user with another identity".to_owned()));
         }
         let (name, identity) = (peer.name.clone(), peer.identity);
+        if introduction.cipher == Cipher::Cleartext && self.settings.encryption == Encryption::On {
+            let why = "it says that records go in the clear, and this user wants encryption".to_owned();
+            return Err(OpenError::BadIntroduction { peer: name, why });
+        }
         self.check_pin(&name, &identity)?;
         let now = clock::now();
         let until = now + introduction.lifetime();
@@ -551,7 +597,12 @@ impl Hub {
         }
         let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
         let conversation = self.conversation(&known.peer);
-        let rungs = DIRECT.iter().copied().filter(|rung| self.settings.rungs.contains(rung)).collect();
+        let from = arrival.from.ip();
+        let fits = |rung: &Rung| self.settings.rungs.contains(rung) && known.allows(*rung, from);
+        let rungs: Vec<Rung> = DIRECT.iter().copied().filter(fits).collect();
+        if rungs.is_empty() {
+            return Err(format!("no rung that this user takes fits {from}"));
+        }
         let incoming = Incoming { stream: arrival.stream, known, rungs };
         conversation.answer_link(self, incoming).await.map_err(|error| error.to_string())?;
         drop(arrival.place);
@@ -589,15 +640,23 @@ impl Hub {
         if flushed.await.is_err() {
             tracing::warn!("not everything that was sent was taken over in time");
         }
+        self.end_all();
+    }
+
+    /// Ends every channel for good.
+    pub(crate) fn end_all(self: &Arc<Self>) {
         self.left.store(true, Ordering::SeqCst);
         for conversation in self.conversations() {
             conversation.end(CloseCode::Done, "this user left");
+            conversation.leave();
         }
     }
 
     /// Lets go of everything, so that nothing keeps anything else alive.
     pub(crate) fn clear(&self) {
         self.inbox.close();
+        // Callbacks may hold users and peers, which hold this.
+        self.callbacks.clear();
         let mut state = self.lock();
         let peers = std::mem::take(&mut state.peers);
         state.requests.clear();

@@ -12,7 +12,7 @@ use parlor_protocol::name::UserName;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Share};
 
 /// A message.
 #[derive(Clone)]
@@ -97,7 +97,7 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<(Message, u64, Arc<Conversation>)>,
+    waiting: VecDeque<(Message, Share, Arc<Conversation>)>,
     closed: bool,
 }
 
@@ -114,8 +114,8 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(crate) fn push(&self, message: Message, cost: u64, from: Arc<Conversation>) {
-        self.lock().waiting.push_back((message, cost, from));
+    pub(crate) fn push(&self, message: Message, share: Share, from: Arc<Conversation>) {
+        self.lock().waiting.push_back((message, share, from));
         self.arrived.notify_one();
     }
 
@@ -130,11 +130,11 @@ impl Queue {
         let (closed, more) = (state.closed, !state.waiting.is_empty());
         drop(state);
         match popped {
-            Some((message, cost, from)) => {
+            Some((message, share, from)) => {
                 if more {
                     self.arrived.notify_one();
                 }
-                from.consumed(cost);
+                from.consumed(share);
                 Popped::Message(message)
             }
             None if closed => Popped::Closed,

@@ -43,6 +43,8 @@ struct Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        // Not needed after `leave`, harmless then.
+        self.hub.end_all();
         self.hub.clear();
     }
 }

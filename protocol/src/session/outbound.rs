@@ -209,6 +209,11 @@ impl<R> Outbound<R> {
 
     /// Tells the callee that nobody waits for this call any more. What of it has not left does not leave.
     pub fn cancel(&mut self, call: u32, placed: Placed) {
+        if let Placed::Sequenced(seq) = placed
+            && self.retained.replace_unsent(seq, kind::CANCEL, &call.to_le_bytes())
+        {
+            return;
+        }
         if let Placed::Waiting(number) = placed {
             if let Some(at) = self.calls.iter().position(|w| w.number == number) {
                 if let Some(waiting) = self.calls.remove(at) {

@@ -133,6 +133,29 @@ impl Retained {
         seq
     }
 
+    /// Puts another frame in the place of one that was never handed to a link. False if it was, so that the peer may
+    /// have it.
+    pub(super) fn replace_unsent(&mut self, seq: u64, kind: u8, payload: &[u8]) -> bool {
+        if seq < self.highest || seq >= self.next {
+            return false;
+        }
+        let index = self.chunks.partition_point(|chunk| chunk.end() <= seq);
+        let Some(chunk) = self.chunks.get_mut(index) else { return false };
+        let before = chunk.len();
+        let start = chunk.skip(0, seq - chunk.first);
+        // A body of its own is the end of its chunk's only frame.
+        let end = match chunk.body.take() {
+            Some(_) => chunk.frames.len(),
+            None => chunk.skip(start, 1),
+        };
+        let [low, high] = (payload.len() as u16).to_le_bytes();
+        let frame = [kind, low, high].into_iter().chain(payload.iter().copied());
+        chunk.frames.splice(start..end, frame);
+        self.bytes = self.bytes + chunk.len() - before;
+        self.unsent = self.unsent + chunk.len() - before;
+        true
+    }
+
     /// Appends as many frames as fit into `room` bytes, from [`sent`](Self::sent) on.
     pub(super) fn transmit(&mut self, out: &mut Vec<u8>, mut room: usize) {
         while self.sent < self.next {
@@ -286,6 +309,7 @@ mod tests {
     enum Step {
         Push(usize),
         Transmit(usize),
+        Replace(usize),
         Ack(usize),
         Rewind,
     }
@@ -294,6 +318,7 @@ mod tests {
         prop_oneof![
             4 => prop_oneof![0usize..200, 3000usize..6000, 20_000usize..32_000].prop_map(Step::Push),
             4 => (0usize..70_000).prop_map(Step::Transmit),
+            1 => (0usize..10).prop_map(Step::Replace),
             2 => (0usize..50).prop_map(Step::Ack),
             1 => Just(Step::Rewind),
         ]
@@ -320,6 +345,14 @@ mod tests {
                         prop_assert!(out.len() <= room);
                         let sent = frames_of(&out);
                         prop_assert_eq!(&sent[..], &pushed[first..retained.sent() as usize]);
+                    }
+                    Step::Replace(back) => {
+                        let Some(seq) = pushed.len().checked_sub(back + 1) else { continue };
+                        let never_sent = seq as u64 >= retained.highest;
+                        prop_assert_eq!(retained.replace_unsent(seq as u64, 19, b"gone"), never_sent);
+                        if never_sent {
+                            pushed[seq] = b"gone".to_vec();
+                        }
                     }
                     Step::Ack(more) => {
                         let ack = (retained.acked() + more as u64).min(retained.highest);

@@ -1,7 +1,7 @@
 //! Attempts on the ladder: dial, shake hands, take the link in.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parlor_protocol::limits::LINK_ATTEMPT;
 use parlor_protocol::rung::Rung;
@@ -16,6 +16,9 @@ use crate::core::ladder::{Attempt, Target, improves, schedule};
 use crate::error::OpenError;
 use crate::hub::{Hub, Known};
 use crate::net::dial::{dial, dial_relay};
+
+/// How long the peer's dial is waited for when all of this side's attempts have failed.
+const PEER_DIALS: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 enum Outcome {
@@ -101,6 +104,11 @@ impl Conversation {
                 break;
             }
         }
+        let peer_dials = offers.iter().any(|offer| offer.rung.is_direct() && offer.dial.is_empty());
+        if peer_dials && !linked && self.path().is_none() {
+            // The peer's own dial may be on its way.
+            let _ = timeout(PEER_DIALS, self.linked()).await;
+        }
         // A link that came up and ended since is the keeper's to follow up, with a new introduction.
         if linked || self.path().is_some() {
             return Ok(());
@@ -166,6 +174,9 @@ impl Conversation {
     ) -> Result<(), LinkError> {
         match attempt.target {
             Target::Address(address) => {
+                if !known.allows(attempt.rung, address.ip()) {
+                    return Err(LinkError::ClearAbroad);
+                }
                 let stream = dial(address, known.introduction.id, LINK_ATTEMPT, &hub.blacklist).await?;
                 self.open_link(hub, stream, attempt.rung, known).await?;
             }

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parlor_protocol::limits::CALLS_OUT;
 use parlor_protocol::name::EventName;
+use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
-use super::{CallEnd, Conversation, Events};
+use super::{CallEnd, Conversation, Events, Share};
 use crate::callbacks::{Answering, Callback, Context, Handler, SHORT};
 use crate::clock;
 use crate::core::channel::{Event as ChannelEvent, PushError};
@@ -27,13 +28,13 @@ use crate::inbox::Message;
 
 /// What a caller is told to wait when this user runs as many callbacks as it may.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// A smaller message in the inbox gets memory of its own instead of keeping a whole record alive, in bytes.
+/// A smaller message that waits gets memory of its own instead of keeping a whole record alive, in bytes.
 const OWN_MEMORY: usize = 4096;
 
 /// Messages of one event from one peer, handled one after another.
 #[derive(Default)]
 pub(super) struct Lane {
-    waiting: VecDeque<(Bytes, u64, Arc<Handler>)>,
+    waiting: VecDeque<(Bytes, Share, Arc<Handler>)>,
 }
 
 impl Conversation {
@@ -90,7 +91,7 @@ impl Conversation {
                     self.look.notify_one();
                 }
                 ChannelEvent::LinkEnded { link, code } => self.on_link_ended(link, code),
-                ChannelEvent::Ended { code } => self.on_ended(code),
+                ChannelEvent::Ended { code, ours } => self.on_ended(code, ours),
             }
         }
         if interrupted {
@@ -132,12 +133,16 @@ impl Conversation {
     }
 
     /// The peer ended the channel: what it has not taken over is reported.
-    fn on_ended(self: &Arc<Self>, code: CloseCode) {
+    fn on_ended(self: &Arc<Self>, code: CloseCode, ours: Epoch) {
         let mut events = Vec::new();
         let mut state = self.lock_keeper();
+        if state.channel.epoch() != ours {
+            // Another link brought the same news.
+            return;
+        }
         state.interruption = closed_by_peer(code);
         state.note_session_end();
-        let fresh = state.next_epoch(self.hub.upgrade().as_deref());
+        let fresh = self.fresh_epoch(&state);
         state.channel.reset(fresh, code, &mut events);
         state.refresh();
         self.settle(&mut state);
@@ -153,28 +158,35 @@ impl Conversation {
         for token in running.into_values() {
             token.cancel();
         }
+        // Who waits for room among calls finds some, or no way to the peer.
+        self.room.notify_waiters();
     }
 
     fn on_message(self: &Arc<Self>, event: Option<Bytes>, body: Bytes, cost: u64) {
+        let share = {
+            let mut state = self.lock();
+            state.unread += cost;
+            Share { cost, session: state.session }
+        };
         let Ok(hub) = self.hub() else { return };
         let event = match event.map(|bytes| event_name(&bytes)) {
             None => None,
             Some(Some(name)) => Some(name),
             Some(None) => {
                 tracing::debug!(peer = %self.peer, "a message with a bad event name was dropped");
-                self.consumed(cost);
+                self.consumed(share);
                 return;
             }
         };
+        let body = if body.len() < OWN_MEMORY { Bytes::copy_from_slice(&body) } else { body };
         if let Some(name) = &event
             && let Some(handler) = hub.callbacks.send(name.as_str())
         {
-            self.handle(&hub, name.clone(), handler, body, cost);
+            self.handle(&hub, name.clone(), handler, body, share);
             return;
         }
-        let body = if body.len() < OWN_MEMORY { Bytes::copy_from_slice(&body) } else { body };
         let event = event.map(|name| name.as_str().into());
-        hub.inbox.push(Message { from: self.peer.clone(), event, body }, cost, Arc::clone(self));
+        hub.inbox.push(Message { from: self.peer.clone(), event, body }, share, Arc::clone(self));
     }
 
     /// Queues a message for its handler, and sees to it that somebody works on the queue.
@@ -184,11 +196,11 @@ impl Conversation {
         name: EventName,
         handler: Arc<Handler>,
         body: Bytes,
-        cost: u64,
+        share: Share,
     ) {
         let mut state = self.lock();
         let idle = !state.lanes.contains_key(&name);
-        state.lanes.entry(name.clone()).or_default().waiting.push_back((body, cost, handler));
+        state.lanes.entry(name.clone()).or_default().waiting.push_back((body, share, handler));
         drop(state);
         if idle {
             hub.tasks.spawn(Arc::clone(self).work(name, hub.stop.clone()));
@@ -197,7 +209,7 @@ impl Conversation {
 
     async fn work(self: Arc<Self>, name: EventName, stop: CancellationToken) {
         loop {
-            let (body, cost, handler) = {
+            let (body, share, handler) = {
                 let mut state = self.lock();
                 let next = state.lanes.get_mut(&name).and_then(|lane| lane.waiting.pop_front());
                 let Some(next) = next else {
@@ -214,21 +226,29 @@ impl Conversation {
                     tracing::error!(peer = %self.peer, event = %name, "a message handler panicked");
                 }
             }
-            self.consumed(cost);
+            self.consumed(share);
         }
     }
 
     fn on_call(self: &Arc<Self>, call: u32, timeout_ms: u32, name: &Bytes, body: Bytes) {
         let Ok(hub) = self.hub() else { return };
+        let (session, running, again) = {
+            let state = self.lock();
+            (state.session, state.running.len(), state.running.contains_key(&call))
+        };
+        if again {
+            self.end(CloseCode::Unexpected, "the peer used the number of a call that still runs");
+            return;
+        }
         let Some(callback) = std::str::from_utf8(name).ok().and_then(|name| hub.callbacks.get(name)) else {
-            self.answer(call, Status::NoSuchCallback, Vec::new());
+            self.answer(session, call, Status::NoSuchCallback, Vec::new());
             return;
         };
-        let busy = self.lock().running.len() >= hub.settings.calls_running
+        let busy = running >= hub.settings.calls_running
             || callback.running.load(Ordering::Relaxed) >= callback.limit.load(Ordering::Relaxed);
         if busy {
             let wait = RETRY_AFTER.as_millis() as u32;
-            self.answer(call, Status::Overloaded, wait.to_le_bytes().to_vec());
+            self.answer(session, call, Status::Overloaded, wait.to_le_bytes().to_vec());
             return;
         }
         let deadline = (timeout_ms > 0).then(|| Duration::from_millis(u64::from(timeout_ms)));
@@ -238,19 +258,19 @@ impl Conversation {
             let polled = poll_once(&mut answering);
             callback.polled(!matches!(polled, Ok(Poll::Pending)) && started.elapsed() <= SHORT);
             match polled {
-                Ok(Poll::Ready((status, body))) => return self.answer(call, status, body),
-                Err(Panicked) => return self.answer(call, Status::Panicked, Vec::new()),
+                Ok(Poll::Ready((status, body))) => return self.answer(session, call, status, body),
+                Err(Panicked) => return self.answer(session, call, Status::Panicked, Vec::new()),
                 Ok(Poll::Pending) => {}
             }
         }
-        self.run(&hub, call, deadline, callback, answering);
+        self.run(&hub, (session, call), deadline, callback, answering);
     }
 
     /// Runs a callback in a task of its own.
     fn run(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
-        call: u32,
+        (session, call): (u64, u32),
         deadline: Option<Duration>,
         callback: Arc<Callback>,
         answering: Answering,
@@ -283,10 +303,12 @@ impl Conversation {
                 return;
             }
             match finished {
-                Some(Ok((status, body))) => this.answer_when_there_is_room(call, status, body, &token).await,
+                Some(Ok((status, body))) => {
+                    this.answer_when_there_is_room(session, call, status, body, &token).await;
+                }
                 Some(Err(_)) => {
                     tracing::error!(peer = %this.peer, "a callback panicked");
-                    this.answer_when_there_is_room(call, Status::Panicked, Vec::new(), &token).await;
+                    this.answer_when_there_is_room(session, call, Status::Panicked, Vec::new(), &token).await;
                 }
                 None => {}
             }
@@ -294,8 +316,8 @@ impl Conversation {
     }
 
     /// Answers at once, or in a task of its own if there is no room now. What is flushed when is the reader's.
-    fn answer(self: &Arc<Self>, call: u32, status: Status, body: Vec<u8>) {
-        if let Err((status, body)) = self.try_answer(call, status, body)
+    fn answer(self: &Arc<Self>, session: u64, call: u32, status: Status, body: Vec<u8>) {
+        if let Err((status, body)) = self.try_answer(session, call, status, body)
             && let Ok(hub) = self.hub()
         {
             // A caller has at most so many calls under way, so this one does not take its answers.
@@ -307,7 +329,7 @@ impl Conversation {
             let this = Arc::clone(self);
             let token = hub.stop.clone();
             hub.tasks.spawn(async move {
-                this.answer_when_there_is_room(call, status, body, &token).await;
+                this.answer_when_there_is_room(session, call, status, body, &token).await;
                 this.answers_waiting.fetch_sub(1, Ordering::Relaxed);
             });
         }
@@ -315,6 +337,7 @@ impl Conversation {
 
     async fn answer_when_there_is_room(
         self: &Arc<Self>,
+        session: u64,
         call: u32,
         mut status: Status,
         mut body: Vec<u8>,
@@ -324,7 +347,7 @@ impl Conversation {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match self.try_answer(call, status, body) {
+            match self.try_answer(session, call, status, body) {
                 Ok(()) => {
                     let state = self.lock();
                     self.sent(state, true);
@@ -340,8 +363,18 @@ impl Conversation {
     }
 
     /// Takes an answer if there is room for it. One that is too large is replaced by the word that it is.
-    fn try_answer(&self, call: u32, status: Status, body: Vec<u8>) -> Result<(), (Status, Vec<u8>)> {
+    fn try_answer(
+        &self,
+        session: u64,
+        call: u32,
+        status: Status,
+        body: Vec<u8>,
+    ) -> Result<(), (Status, Vec<u8>)> {
         let mut state = self.lock();
+        if state.session != session {
+            // The call was another session's: in this one its number may be another call's.
+            return Ok(());
+        }
         let body = Bytes::from(body);
         let now = clock::now();
         let most = self.hub.upgrade().map_or(usize::MAX, |hub| hub.settings.max_body as usize);

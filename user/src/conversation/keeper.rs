@@ -83,7 +83,7 @@ impl Conversation {
                     continue;
                 }
                 Next::GiveUp(error) => {
-                    self.give_up(&hub, &error);
+                    self.give_up(&error);
                     continue;
                 }
                 Next::Rest => return,
@@ -151,16 +151,20 @@ impl Conversation {
     }
 
     /// No way leads to the peer: what it is owed is reported.
-    fn give_up(self: &Arc<Self>, hub: &Arc<Hub>, error: &OpenError) {
+    fn give_up(self: &Arc<Self>, error: &OpenError) {
         let mut events = Vec::new();
         let mut state = self.lock();
+        state.story.tell(clock::now(), None, format!("given up: {error}"));
+        if state.channel.is_idle() {
+            // Only somebody's wish fails. The session stays: the peer may owe this side something.
+            return;
+        }
         state.interruption = error.to_string();
         state.note_session_end();
-        let fresh = state.next_epoch(Some(hub));
+        let fresh = self.fresh_epoch(&state);
         state.channel.reset(fresh, CloseCode::TimedOut, &mut events);
         state.refresh();
         self.settle(&mut state);
-        state.story.tell(clock::now(), None, format!("given up: {error}"));
         drop(state);
         self.dispatch(&mut events);
     }

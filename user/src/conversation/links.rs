@@ -17,10 +17,9 @@ use parlor_protocol::wire::codec::DecodeError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{Conversation, Events, State};
+use super::{Conversation, Events, State, UNREAD};
 use crate::clock;
 use crate::core::channel::{Channel, Event as ChannelEvent, LinkId, Terms};
 use crate::hub::{Hub, Known};
@@ -57,8 +56,12 @@ pub(crate) enum LinkError {
     Silent(#[from] ReadError),
     #[error("the handshake was about a session that is over")]
     Stale,
+    #[error("records would go in the clear beyond the host or the LAN")]
+    ClearAbroad,
     #[error("the peer proved another key than the one expected under its name")]
     OtherKey,
+    #[error("too many messages of this peer wait to be read")]
+    Unread,
     #[error("timed out")]
     TimedOut,
     #[error("this user has left the room")]
@@ -149,7 +152,7 @@ impl Conversation {
         if hub.has_left() {
             return Err(LinkError::Left);
         }
-        if !hub.pin(known) {
+        if known.peer != self.peer || !hub.pin(known) {
             return Err(LinkError::OtherKey);
         }
         let Proved { stream, rung, cipher, sealer, terms, first } = proved;
@@ -161,19 +164,21 @@ impl Conversation {
             }
         };
         let id = hub.next_link();
-        let link = Link::new(id, rung, cipher, write, sealer, CancellationToken::new());
+        let link = Link::new(id, rung, cipher, write, sealer, hub.stop.child_token());
         let mut events = Vec::new();
         let now = clock::now();
         {
             let mut state = self.lock_keeper();
             let acked = state.channel.acked_seq();
+            if state.unread > UNREAD {
+                return Err(LinkError::Unread);
+            }
             state.links.insert(id, Arc::clone(&link));
             let bound = state.channel.bind(id, rung, &terms, now, &mut events);
             if events.iter().any(|event| matches!(event, ChannelEvent::SessionReset)) {
                 "the peer restarted or forgot the conversation".clone_into(&mut state.interruption);
                 state.note_session_end_at(acked);
             }
-            state.generation = state.channel.epoch().generation;
             if bound.is_err() {
                 state.links.remove(&id);
             }

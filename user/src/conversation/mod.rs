@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parlor_protocol::limits::UNACKED_USER;
+use parlor_protocol::limits::{RECEIVE_WINDOW, UNACKED_USER};
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
@@ -52,6 +52,10 @@ type Events = Vec<ChannelEvent<CallToken, ReceiptToken>>;
 
 /// Sessions with this peer whose end is remembered for receipts that are asked for late.
 const ENDED_SESSIONS: usize = 16;
+/// A channel may keep this many bytes whatever the other channels keep.
+const ALWAYS: usize = 256 * 1024;
+/// Unread messages of one peer over all its sessions, in bytes, above which it gets no new session.
+const UNREAD: u64 = 2 * RECEIVE_WINDOW;
 /// From this many bytes on the caller's own task seals and writes what waits.
 const WRITE_FROM: usize = 32 * 1024;
 
@@ -74,7 +78,6 @@ struct State {
     channel: Channel<CallToken, ReceiptToken>,
     links: HashMap<LinkId, Arc<Link>>,
     active: Option<Arc<Link>>,
-    generation: u32,
     /// Counts sessions, and where the latest ended ones stood.
     session: u64,
     ended: VecDeque<(u64, u64, String)>,
@@ -86,6 +89,8 @@ struct State {
     pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
     next_ping: u64,
     story: Story,
+    /// What the peer has sent and the application has not taken, over all sessions.
+    unread: u64,
     /// Bytes that the channel keeps, as the budget knows.
     kept: usize,
     keeper: Keeper,
@@ -118,6 +123,13 @@ impl Budget {
     }
 }
 
+/// A message's share of its sender's window, held until the application takes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    cost: u64,
+    session: u64,
+}
+
 /// A message's way to its receipt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
@@ -133,7 +145,7 @@ pub(crate) enum Taken {
 
 impl Conversation {
     pub(crate) fn new(peer: UserName, hub: &Arc<Hub>) -> Arc<Self> {
-        let epoch = Epoch { instance: hub.instance, generation: 0 };
+        let epoch = hub.next_epoch();
         Arc::new(Self {
             peer,
             hub: Arc::downgrade(hub),
@@ -141,7 +153,6 @@ impl Conversation {
                 channel: Channel::new(epoch, hub.settings.max_body, clock::now()),
                 links: HashMap::new(),
                 active: None,
-                generation: 0,
                 session: 0,
                 ended: VecDeque::new(),
                 interruption: String::new(),
@@ -150,6 +161,7 @@ impl Conversation {
                 pings: HashMap::new(),
                 next_ping: 0,
                 story: Story::default(),
+                unread: 0,
                 kept: 0,
                 keeper: Keeper::default(),
                 keeper_wakes_at: None,
@@ -168,7 +180,8 @@ impl Conversation {
     }
 
     fn hub(&self) -> Result<Arc<Hub>, OpenError> {
-        self.hub.upgrade().filter(|hub| !hub.stop.is_cancelled()).ok_or(OpenError::Left)
+        let there = |hub: &Arc<Hub>| !hub.stop.is_cancelled() && !hub.has_left();
+        self.hub.upgrade().filter(there).ok_or(OpenError::Left)
     }
 
     /// Waits until what is sent has a way to go, or it is clear that it has none.
@@ -194,11 +207,12 @@ impl Conversation {
 
     /// Takes a message if there is room. `body` is borrowed where it lies.
     pub(crate) fn try_send(self: &Arc<Self>, event: Option<&Bytes>, body: &[u8]) -> Result<Taken, SendError> {
-        if self.budget.is_spent() {
-            return Err(SendError::Full);
-        }
         let mut receipt = None;
         let mut state = self.lock();
+        // Peers that take nothing must not stop what goes to the others.
+        if self.budget.is_spent() && state.kept >= ALWAYS {
+            return Err(SendError::Full);
+        }
         let quiet = state.channel.is_quiet();
         let whole = || Bytes::copy_from_slice(body);
         let tell = || {
@@ -320,13 +334,17 @@ impl Conversation {
         waiting.await.unwrap_or_else(|_| Err(Interrupted { why: "this user has left the room".to_owned() }))
     }
 
-    /// The application has taken messages that cost this much.
-    pub(crate) fn consumed(&self, cost: u64) {
+    /// The application has taken a message.
+    pub(crate) fn consumed(&self, share: Share) {
         let mut state = self.lock();
-        let due = state.channel.consume(cost);
+        state.unread -= share.cost;
+        // What an earlier session sent is nothing to this one's window.
+        if share.session != state.session || !state.channel.consume(share.cost) {
+            return;
+        }
         let link = state.active.clone();
         drop(state);
-        if let (true, Some(link)) = (due, link) {
+        if let Some(link) = link {
             link.nudge();
         }
     }
@@ -398,7 +416,12 @@ impl Conversation {
     fn sent(self: &Arc<Self>, mut state: MutexGuard<'_, State>, was_quiet: bool) {
         self.settle(&mut state);
         let Some(link) = state.active.clone() else {
+            // The keeper may have gone to rest since its phase was looked at.
+            state.keeper.want();
             drop(state);
+            if let Ok(hub) = self.hub() {
+                self.keep_running(&hub);
+            }
             self.look.notify_one();
             return;
         };
@@ -430,12 +453,33 @@ impl Conversation {
         }
     }
 
+    /// The epoch of the next session with this peer.
+    fn fresh_epoch(&self, state: &State) -> Epoch {
+        let mut fresh = state.channel.epoch();
+        let Some(hub) = self.hub.upgrade() else {
+            // Nobody is left to talk to under it.
+            return fresh;
+        };
+        let last = fresh.generation;
+        while fresh.generation <= last {
+            fresh = hub.next_epoch();
+        }
+        fresh
+    }
+
+    /// This user is gone: who waits for a way to the peer waits no more.
+    pub(crate) fn leave(&self) {
+        self.lock_keeper().keeper.left();
+        self.room.notify_waiters();
+        self.look.notify_one();
+    }
+
     /// Ends the channel from this side; what the peer has not taken over is reported as interrupted.
     pub(crate) fn end(self: &Arc<Self>, code: CloseCode, why: &str) {
         let mut events = Vec::new();
         let mut state = self.lock_keeper();
         why.clone_into(&mut state.interruption);
-        let fresh = state.next_epoch(self.hub.upgrade().as_deref());
+        let fresh = self.fresh_epoch(&state);
         state.note_session_end();
         state.channel.end(code, fresh, &mut events);
         self.settle(&mut state);
@@ -486,13 +530,6 @@ impl Conversation {
 }
 
 impl State {
-    /// The epoch of the next session with this peer.
-    fn next_epoch(&mut self, hub: Option<&Hub>) -> Epoch {
-        self.generation += 1;
-        let instance = hub.map_or(parlor_protocol::identity::InstanceId([0; 16]), |hub| hub.instance);
-        Epoch { instance, generation: self.generation }
-    }
-
     /// The session ends now: remembers how far it came.
     fn note_session_end(&mut self) {
         self.note_session_end_at(self.channel.acked_seq());

@@ -34,9 +34,9 @@ pub(crate) enum Phase {
     /// Nobody has asked.
     #[default]
     Closed,
-    /// The Room is being asked.
+    /// The Room is being asked, or a link tried.
     Opening,
-    /// The two are introduced: what is sent goes out as soon as a link is up.
+    /// A link is up, or was and something is owed: what is sent is queued.
     Ready,
     /// There is none.
     Failed(OpenError),
@@ -118,9 +118,12 @@ impl Keeper {
         }
     }
 
-    /// The Room has introduced the two.
+    /// The Room has introduced the two. What is sent from now on waits for a link: only that shows whether the peer
+    /// still has the session that the message would belong to.
     pub(crate) fn introduced(&mut self) {
-        self.phase = Phase::Ready;
+        if matches!(self.phase, Phase::Failed(_)) {
+            self.phase = Phase::Opening;
+        }
     }
 
     /// A link came up.
@@ -136,6 +139,11 @@ impl Keeper {
     /// The peer ended the channel, or this side did: what is sent from now on asks the Room again.
     pub(crate) fn ended(&mut self) {
         self.phase = Phase::Closed;
+    }
+
+    /// This user is gone.
+    pub(crate) fn left(&mut self) {
+        self.phase = Phase::Failed(OpenError::Left);
     }
 
     /// Data waits for an acknowledgement on the link for too long.

@@ -81,6 +81,8 @@ pub(super) struct Links {
 
 /// Ids of pings that nobody waits for have this bit.
 const KEEPALIVE: u64 = 1 << 63;
+/// Links that a channel may have at once: one on each rung from either side.
+const LINKS: usize = 8;
 /// Answers that may be owed to one link's pings; a peer that asks for more gets no more.
 const PONGS: usize = 16;
 
@@ -120,6 +122,18 @@ impl Links {
             pinged: Vec::new(),
             closing: None,
         });
+    }
+
+    /// Takes out the worst link if there are as many as may be.
+    pub(super) fn make_room(&mut self) -> Option<LinkId> {
+        if self.all.len() < LINKS {
+            return None;
+        }
+        let worst =
+            self.all.iter().max_by_key(|link| (link.suspect, link.rung, std::cmp::Reverse(link.heard)));
+        let id = worst.map(|link| link.id)?;
+        self.remove(id);
+        Some(id)
     }
 
     pub(super) fn remove(&mut self, id: LinkId) -> bool {

@@ -10,7 +10,8 @@
 //!
 //! The two ends know each other's session by an [`Epoch`]: the run of the program and a count. A peer that
 //! comes with another epoch has forgotten the session, so everything not taken over is reported as
-//! interrupted and nothing is sent again.
+//! interrupted and nothing is sent again. This side's own epoch stays then, so that handshakes which cross each
+//! other agree; it changes when this side ends a session, or when an earlier run of the peer is back.
 //!
 //! Nothing here waits, reads a clock or touches a socket. What happens is appended to a list of [`Event`]s.
 
@@ -20,9 +21,11 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parlor_protocol::identity::InstanceId;
 use parlor_protocol::limits::{ACK_DELAY, CALLS_OUT, CHANNEL_IDLE, UNACKED_CHANNEL};
 use parlor_protocol::noise::payload::{Epoch, LinkAccept, LinkHello};
 use parlor_protocol::refusal::CloseCode;
@@ -34,6 +37,9 @@ use self::calls::{Calls, Pending};
 pub(crate) use self::links::LinkId;
 use self::links::Links;
 pub(crate) use self::records::After;
+
+/// Earlier runs of the peer that are remembered, so that a late word from one is not taken for a new one's.
+const SUPERSEDED: usize = 16;
 
 /// What happened. `C` is what the caller wants back of a call, `R` of a message.
 #[derive(Debug)]
@@ -62,8 +68,8 @@ pub(crate) enum Event<C, R> {
     Suspect { link: LinkId },
     /// This link ended. The shell drops it.
     LinkEnded { link: LinkId, code: CloseCode },
-    /// The peer ended the channel.
-    Ended { code: CloseCode },
+    /// The peer ended the channel that this side knew under this epoch.
+    Ended { code: CloseCode, ours: Epoch },
     /// A ping was answered.
     Pong { rung: Rung, id: u64, rtt: Duration },
     /// There is room in the send buffer again.
@@ -104,6 +110,8 @@ pub(crate) struct Channel<C, R> {
     calls: Calls<C>,
     ours: Epoch,
     theirs: Option<Epoch>,
+    /// Runs of the peer that this epoch of ours talked to before another run took their place.
+    superseded: VecDeque<InstanceId>,
     max_body: u32,
     peer_max_body: u32,
     /// The last `ack` that was told to the peer, and when the next is due.
@@ -130,6 +138,7 @@ impl<C, R> Channel<C, R> {
             calls: Calls::default(),
             ours,
             theirs: None,
+            superseded: VecDeque::new(),
             max_body,
             peer_max_body: u32::MAX,
             acked: 0,
@@ -324,13 +333,15 @@ impl<C, R> Channel<C, R> {
                 recv_next = self.inb.next();
             } else if is_older(hello.epoch, bound) {
                 return Err(Stale);
-            } else {
+            } else if self.superseded.contains(&hello.epoch.instance) {
+                // A session with that run under this epoch is over.
                 ours.generation += 1;
             }
         }
         let accept = LinkAccept { epoch: ours, recv_next, max_body: self.max_body, features: 0 };
         // A hello that knows no or another session says nothing about what was received in this one.
-        let same = hello.peer_epoch == Some(ours);
+        let same =
+            self.theirs == Some(hello.epoch) || (self.theirs.is_none() && hello.peer_epoch == Some(ours));
         let terms = Terms {
             ours,
             theirs: hello.epoch,
@@ -364,9 +375,16 @@ impl<C, R> Channel<C, R> {
         if !same {
             let newer = terms.ours.generation > self.ours.generation
                 || (terms.ours == self.ours
+                    && !self.superseded.contains(&terms.theirs.instance)
                     && self.theirs.is_some_and(|bound| !is_older(terms.theirs, bound)));
             if !newer {
                 return Err(Stale);
+            }
+            if let Some(bound) = self.theirs.filter(|bound| bound.instance != terms.theirs.instance) {
+                if self.superseded.len() == SUPERSEDED {
+                    self.superseded.pop_front();
+                }
+                self.superseded.push_back(bound.instance);
             }
             self.reset(terms.ours, CloseCode::Superseded, events);
         }
@@ -378,6 +396,11 @@ impl<C, R> Channel<C, R> {
         self.theirs = Some(terms.theirs);
         self.peer_max_body = terms.peer_max_body;
         self.take_ack(terms.peer_recv_next, now, events).map_err(|_| Stale)?;
+        // Whoever links means to talk.
+        self.spoke_at = now;
+        if let Some(link) = self.links.make_room() {
+            events.push(Event::LinkEnded { link, code: CloseCode::LimitExceeded });
+        }
         self.links.insert(id, rung, now);
         self.choose(now, events);
         Ok(())
@@ -491,6 +514,9 @@ impl<C, R> Channel<C, R> {
 
     fn forget(&mut self, ours: Epoch) {
         self.inb.reset();
+        if self.ours != ours {
+            self.superseded.clear();
+        }
         self.ours = ours;
         self.theirs = None;
         self.peer_max_body = u32::MAX;

@@ -58,13 +58,15 @@ impl<C, R> Channel<C, R> {
         let closing = link.closing;
         link.sent = now;
         let mut header = RecordHeader::default();
-        if self.inb.next() > self.acked || fresh {
+        // Elsewhere it might go down with a link that nobody watches.
+        let says = active || fresh;
+        if says && (self.inb.next() > self.acked || fresh) {
             header.ack = Some(self.inb.next());
             self.acked = self.inb.next();
             self.ack_at = None;
             self.ack_bytes = 0;
         }
-        if self.inb.grant_is_due() || fresh {
+        if says && (self.inb.grant_is_due() || fresh) {
             header.credit = Some(self.inb.grant());
         }
         if active && closing.is_none() && self.out.has_work() {
@@ -92,6 +94,7 @@ impl<C, R> Channel<C, R> {
             out.extend_from_slice(&u16::from(code).to_le_bytes());
             // Nothing follows a closing frame.
             self.links.remove(id);
+            self.repeat = scope == Scope::Link;
         }
         Some(After { rekey, closed: closing.is_some() })
     }
@@ -189,7 +192,7 @@ impl<C, R> Channel<C, R> {
                 let code = CloseCode::from(take(&mut payload).map(u16::from_le_bytes)?);
                 after.closed = true;
                 if frame_kind == kind::END {
-                    events.push(Event::Ended { code });
+                    events.push(Event::Ended { code, ours: self.ours });
                 } else {
                     events.push(Event::LinkEnded { link: id, code });
                     self.unlink(id, now, events);

@@ -277,7 +277,7 @@ fn a_handshake_of_an_earlier_session_is_stale() {
     let old = pair.a.hello();
     pair.a.end(CloseCode::Idle, epoch(1, 1), &mut pair.seen_a);
     pair.settle();
-    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Ended { code: CloseCode::Idle })));
+    assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Ended { code: CloseCode::Idle, .. })));
     pair.b.reset(epoch(2, 1), CloseCode::Idle, &mut pair.seen_b);
     pair.links.clear();
     pair.link(2, Rung::Lan).unwrap();
@@ -316,11 +316,11 @@ fn an_acknowledgement_and_a_grant_that_were_lost_with_a_link_are_said_again_on_t
     pair.fill();
     let record = pair.links[0].1.pop_front().unwrap();
     pair.b.on_record(LinkId(1), &record, pair.now, &mut pair.seen_b).unwrap();
-    // The acknowledgement rides on a record of the second link, which is lost with it.
-    pair.b.links.owe_pong(LinkId(2), 7);
+    // The acknowledgement leaves on the first link, which is lost with it.
+    pair.b.links.owe_pong(LinkId(1), 7);
     let mut lost = Vec::new();
-    assert!(pair.b.fill(LinkId(2), &mut lost, false, pair.now).is_some());
-    pair.cut(2);
+    assert!(pair.b.fill(LinkId(1), &mut lost, false, pair.now).is_some());
+    pair.cut(1);
     pair.settle();
     assert_eq!(pair.receipts().0, [1]);
 }
@@ -399,4 +399,27 @@ fn a_call_that_takes_too_long_ends_for_its_caller_and_its_callee() {
     let timed_out = |e: &Event<u32, u32>| matches!(e, Event::CallTimedOut { token: 1, maybe_executed: true });
     assert_eq!(pair.seen_a.iter().filter(|e| timed_out(e)).count(), 1);
     assert!(pair.seen_b.iter().any(|e| matches!(e, Event::Cancelled { .. })));
+}
+
+#[test]
+fn a_channel_that_was_idle_for_long_is_not_ended_when_it_is_linked_again() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    pair.cut(1);
+    pair.now += Duration::from_secs(3600);
+    pair.link(2, Rung::Lan).unwrap();
+    assert!(!pair.a.on_deadline(pair.now, &mut pair.seen_a));
+    assert!(!pair.b.on_deadline(pair.now, &mut pair.seen_b));
+}
+
+#[test]
+fn a_peer_that_opens_link_after_link_has_eight() {
+    let mut pair = Pair::new();
+    for number in 0..20 {
+        pair.link(number, Rung::Lan).unwrap();
+    }
+    assert_eq!(pair.a.link_ids().len(), 8);
+    let ended = pair.seen_b.iter().filter(|e| matches!(e, Event::LinkEnded { .. })).count();
+    assert_eq!(ended, 12);
 }
