@@ -63,7 +63,7 @@ fn ready(what: impl std::fmt::Display) -> Result<()> {
 /// A user as every row has it.
 pub(super) fn user(args: &Args, name: &str, room: &str) -> UserBuilder {
     let aes = args.cipher == CipherChoice::Aes;
-    User::builder(name).room(room).max_body(MAX_BODY).hardware_aes(aes)
+    User::builder(name).ephemeral().room(room).max_body(MAX_BODY).hardware_aes(aes)
 }
 
 async fn copy(to: u16) -> Result<()> {
