@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parlor_user::{Event, GetError, OpenError, RemoteError, Rung, SendError, User, Value};
+use parlor_user::protocol::introduction::Cipher;
+use parlor_user::{Encryption, Event, GetError, OpenError, RemoteError, Rung, SendError, User, Value};
 use support_room::{Lobby, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -384,6 +385,69 @@ async fn two_users_that_call_each_other_at_the_same_time_share_one_conversation(
     .await;
     assert_eq!((a.unwrap(), b.unwrap()), (1, 2));
     lobby.close([foo, bar]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_go_in_the_clear_only_when_both_users_and_the_room_want_it() {
+    let lobby =
+        Lobby::open_with(|config| parlor_room::config::RoomConfig { allow_unencrypted: true, ..config })
+            .await;
+    let foo = lobby.user("Foo").encryption(Encryption::Off).join().await.unwrap();
+    let bar = lobby.user("Bar").encryption(Encryption::Off).join().await.unwrap();
+    let baz = lobby.user("Baz").join().await.unwrap();
+    let to_bar = foo.peer("Bar").unwrap();
+    to_bar.send("hello").await.unwrap().delivered().await.unwrap();
+    let path = to_bar.path().unwrap();
+    assert_eq!((path.rung, path.cipher), (Rung::SameHost, Cipher::Cleartext));
+
+    let error = within(foo.peer("Baz").unwrap().send("hello")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Baz wants encryption, and this user has it off; set both alike");
+    let error = within(baz.peer("Foo").unwrap().send("hello")).await.unwrap_err();
+    assert_eq!(error.to_string(), "Foo has encryption off, and this user wants it; set both alike");
+    lobby.close([foo, bar, baz]).await;
+
+    let strict = Lobby::open().await;
+    let foo = strict.user("Foo").encryption(Encryption::Off).join().await.unwrap();
+    let bar = strict.user("Bar").encryption(Encryption::Off).join().await.unwrap();
+    let error = within(foo.peer("Bar").unwrap().send("hello")).await.unwrap_err();
+    assert!(error.to_string().contains("the Room does not allow that"), "{error}");
+    strict.close([foo, bar]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dropped_user_cannot_take_over_is_never_called_delivered() {
+    let lobby = Lobby::open().await;
+    let (foo, bar) = lobby.foo_and_bar().await;
+    let peer = foo.peer("Bar").unwrap();
+    peer.send("before").await.unwrap().delivered().await.unwrap();
+    let mut events = foo.events();
+    drop::<User>(bar);
+    within(async { while !matches!(events.next().await.unwrap(), Event::LinkChanged { rung: None, .. }) {} })
+        .await;
+    assert!(peer.path().is_none());
+    match within(peer.send("to nobody")).await {
+        Err(error) => assert!(matches!(error, SendError::Open(OpenError::Offline(_))), "{error}"),
+        Ok(receipt) => assert!(within(receipt.delivered()).await.is_err()),
+    }
+    lobby.close([foo]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_that_waits_for_room_ends_when_its_user_leaves() {
+    let lobby = Lobby::open().await;
+    let (foo, bar) = lobby.foo_and_bar().await;
+    let peer = foo.peer("Bar").unwrap();
+    peer.connect().await.unwrap();
+    let chunk = "x".repeat(60_000);
+    while peer.try_send(&chunk).is_ok() {}
+    let waiting = async {
+        match peer.send(&chunk).await {
+            Err(error) => assert_eq!(error, SendError::Open(OpenError::Left)),
+            Ok(receipt) => assert!(receipt.delivered().await.is_err()),
+        }
+    };
+    within(async { tokio::join!(waiting, foo.leave()) }).await;
+    lobby.close([bar]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,8 +29,14 @@ pub(crate) struct Lobby {
 
 impl Lobby {
     pub(crate) async fn open() -> Self {
+        Self::open_with(|config| config).await
+    }
+
+    /// A Room whose configuration is changed first.
+    pub(crate) async fn open_with(change: impl FnOnce(RoomConfig) -> RoomConfig) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let (room, listen) = start("127.0.0.1:0".parse().unwrap(), data.path().into()).await;
+        let config = change(configuration("127.0.0.1:0".parse().unwrap(), data.path().into()));
+        let (room, listen) = start(config).await;
         let address = room.addresses()[0].to_string();
         Self { room: Some(room), address, listen, data }
     }
@@ -52,7 +58,7 @@ impl Lobby {
 
     /// The same Room on the same port.
     pub(crate) async fn start_room(mut self) -> Self {
-        let (room, _) = start(self.listen, self.data.path().into()).await;
+        let (room, _) = start(configuration(self.listen, self.data.path().into())).await;
         self.room = Some(room);
         self
     }
@@ -65,8 +71,11 @@ impl Lobby {
     }
 }
 
-async fn start(listen: SocketAddr, data: PathBuf) -> (RoomHandle, SocketAddr) {
-    let config = RoomConfig { listen: vec![listen], data: Some(data), ..RoomConfig::default() };
+fn configuration(listen: SocketAddr, data: PathBuf) -> RoomConfig {
+    RoomConfig { listen: vec![listen], data: Some(data), ..RoomConfig::default() }
+}
+
+async fn start(config: RoomConfig) -> (RoomHandle, SocketAddr) {
     let room = Room::bind(config).await.unwrap();
     let address = room.addresses()[0].clone();
     let parlor_user::protocol::address::Host::Ip(ip) = address.host() else {
