@@ -10,6 +10,8 @@ use parlor_protocol::identity::Identity;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal, PairRefusal};
 use parlor_protocol::wire::control::{Closing, Credentials, Introduce, Roster, Secret, ToRoom, ToUser};
 use parlor_user::data::DataDir;
+use parlor_user::net::blacklist::Blacklist;
+use parlor_user::net::listener::Listener;
 use parlor_user::net::room::{
     JoinError, Joined, LostReason, RoomClient, RoomCommand, RoomEvent, RoomFault, RoomOptions,
 };
@@ -82,6 +84,22 @@ async fn a_user_joins_and_learns_who_is_online() {
     user.client.leave().await;
     assert_eq!(session.read().await, Some(ToRoom::Bye(CloseCode::Done)));
     assert_eq!(session.read().await, None);
+}
+
+#[tokio::test]
+async fn the_rooms_check_is_answered_before_its_list_of_users_is_there() {
+    let listener = Listener::bind(0).unwrap();
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let room = FakeRoom::start(Character { checks: true, ..Character::default() }).await;
+    let mut wanted = options(room.address());
+    wanted.reachability.port = listener.port();
+    let (arrivals, _arrivals) = mpsc::channel(1);
+    let (key, blacklist) = (wanted.check_key.clone(), Blacklist::default());
+    tasks.spawn(listener.run(arrivals, blacklist, key, tasks.clone(), stop.clone()));
+    User::join(wanted).await.unwrap();
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
 }
 
 #[tokio::test]
@@ -190,20 +208,23 @@ async fn what_is_no_room_gets_a_sentence_of_its_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = parlor_protocol::address::RoomAddress::from_socket(listener.local_addr().unwrap());
     // A Room tells a banned address so with a TLS alert, access_denied.
-    let turn_away = async {
+    let turn_away = async |listener: &TcpListener| {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 49]).await.unwrap();
         // Closing with bytes unread would cut the alert off.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     };
-    let (error, ()) = tokio::join!(refused(options(address.clone())), turn_away);
+    let (error, ()) = tokio::join!(refused(options(address.clone())), turn_away(&listener));
     assert!(matches!(error, JoinError::TurnedAway { .. }), "{error}");
+    // A Room in a crowd hangs up: the user tries again.
     let hang_up = async {
         drop(listener.accept().await.unwrap());
+        drop(listener.accept().await.unwrap());
+        turn_away(&listener).await;
         drop(listener);
     };
     let (error, ()) = tokio::join!(refused(options(address.clone())), hang_up);
-    assert!(matches!(error, JoinError::HungUp { .. }), "{error}");
+    assert!(matches!(error, JoinError::TurnedAway { .. }), "{error}");
     let error = refused(options(address)).await;
     assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("Room is running"), "{error}");

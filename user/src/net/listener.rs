@@ -2,31 +2,35 @@
 //!
 //! The first byte of a connection tells what it is. A check is answered here; a link is handed on with the id
 //! of its introduction, and nothing of it is believed yet. Everything else, everything slow and every address
-//! on the blacklist is dropped without an answer. At most [`LINK_HANDSHAKES`] connections are between accept
-//! and the end of their handshake: an [`Arrival`] holds its place until it is dropped.
+//! on the blacklist is dropped without an answer. At most
+//! [`LINK_HANDSHAKES`](parlor_protocol::limits::LINK_HANDSHAKES) connections, and fewer of one address, are between
+//! accept and the end of their handshake: an [`Arrival`] holds its place until it is dropped.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use parlor_protocol::introduction::IntroductionId;
-use parlor_protocol::limits::LINK_HANDSHAKES;
 use parlor_protocol::wire::preface;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::blacklist::Blacklist;
 use super::dial::tune;
+pub use super::places::Place;
+use super::places::Places;
 
 /// A whole preface must be there by then: it is one packet.
 const PREFACE_DEADLINE: Duration = Duration::from_secs(5);
+/// The Room checks an address as soon as it has sent the `Welcome` with the key; the user may read that later.
+const KEY_DEADLINE: Duration = Duration::from_secs(1);
 /// After the system could not accept (out of files, mostly): long enough for some to be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections the system holds until they are accepted.
@@ -51,9 +55,32 @@ pub enum ListenError {
     },
 }
 
-/// The key with which the Room's checks are answered: the one from the last `Welcome`. Without one checks are
-/// dropped.
-pub type CheckKey = Arc<ArcSwapOption<[u8; 32]>>;
+/// The key with which the Room's checks are answered: the one of the last `Welcome`, none while a login is under
+/// way. Clones are the same key. Without one a check waits a second for it.
+#[derive(Clone, Default)]
+pub struct CheckKey {
+    key: Arc<watch::Sender<Option<Arc<[u8; 32]>>>>,
+}
+
+impl CheckKey {
+    /// From now on this is the key.
+    pub fn store(&self, key: Option<Arc<[u8; 32]>>) {
+        self.key.send_replace(key);
+    }
+
+    /// The key, as soon as there is one.
+    async fn known(&self) -> Option<Arc<[u8; 32]>> {
+        let mut key = self.key.subscribe();
+        let known = timeout(KEY_DEADLINE, key.wait_for(Option::is_some)).await;
+        known.ok()?.ok()?.clone()
+    }
+}
+
+impl fmt::Debug for CheckKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CheckKey(..)")
+    }
+}
 
 /// A link that a peer opened, before its handshake.
 #[derive(Debug)]
@@ -65,7 +92,7 @@ pub struct Arrival {
     /// The introduction that the peer says it is for.
     pub introduction: IntroductionId,
     /// The place among the handshakes under way. Drop it when this one is over.
-    pub place: OwnedSemaphorePermit,
+    pub place: Place,
 }
 
 /// A bound listener.
@@ -111,7 +138,7 @@ impl Listener {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) {
-        let places = Arc::new(Semaphore::new(LINK_HANDSHAKES));
+        let places = Places::default();
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -129,11 +156,11 @@ impl Listener {
                 tracing::debug!(%from, "dropped: the address is banned");
                 continue;
             }
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                tracing::debug!(%from, "dropped: too many handshakes at once");
+            let Some(place) = places.take(from.ip()) else {
+                tracing::debug!(%from, "dropped: too many handshakes at once, in all or from there");
                 continue;
             };
-            let (arrivals, check_key, stop) = (arrivals.clone(), Arc::clone(&check_key), stop.clone());
+            let (arrivals, check_key, stop) = (arrivals.clone(), check_key.clone(), stop.clone());
             tasks.spawn(async move {
                 let met = timeout(PREFACE_DEADLINE, meet(stream, from, place, &arrivals, &check_key));
                 tokio::select! {
@@ -150,7 +177,7 @@ impl Listener {
 async fn meet(
     mut stream: TcpStream,
     from: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     arrivals: &mpsc::Sender<Arrival>,
     check_key: &CheckKey,
 ) -> io::Result<()> {
@@ -165,7 +192,8 @@ async fn meet(
         preface::CHECK => {
             let bytes = read_preface(&mut stream, preface::CHECK).await?;
             let nonce = preface::parse_check(&bytes).map_err(io::Error::other)?;
-            let key = check_key.load_full().ok_or_else(|| io::Error::other("a check before the welcome"))?;
+            let key = check_key.known().await;
+            let key = key.ok_or_else(|| io::Error::other("a check without a welcome"))?;
             stream.write_all(&preface::check_answer(&key, &nonce)).await?;
             stream.shutdown().await
         }
@@ -224,7 +252,7 @@ mod tests {
             running.tasks.spawn(listener.run(
                 sender,
                 running.blacklist.clone(),
-                Arc::clone(&running.check_key),
+                running.check_key.clone(),
                 running.tasks.clone(),
                 running.stop.clone(),
             ));
@@ -268,9 +296,42 @@ mod tests {
         let listener = Running::start();
         let check = preface::check(&[9; 32]);
         assert!(answer_to(listener.v4(), &check).await.is_empty());
-        listener.check_key.store(Some(Arc::new([3; 32])));
-        assert_eq!(answer_to(listener.v4(), &check).await, preface::check_answer(&[3; 32], &[9; 32]));
+        for key in [[3; 32], [4; 32]] {
+            listener.check_key.store(Some(Arc::new(key)));
+            assert_eq!(answer_to(listener.v4(), &check).await, preface::check_answer(&key, &[9; 32]));
+        }
         listener.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_check_that_comes_before_its_key_waits_for_it() {
+        let listener = Running::start();
+        let check = preface::check(&[9; 32]);
+        let asked = answer_to(listener.v4(), &check);
+        // In one task: the check is on its way before the key is stored.
+        tokio::pin!(asked);
+        tokio::select! {
+            biased;
+            _ = &mut asked => panic!("answered without a key"),
+            () = waiting_for_key(&listener.check_key) => {}
+        }
+        listener.check_key.store(Some(Arc::new([3; 32])));
+        assert_eq!(asked.await, preface::check_answer(&[3; 32], &[9; 32]));
+        listener.stop().await;
+    }
+
+    #[test]
+    fn a_check_key_is_not_shown() {
+        let key = CheckKey::default();
+        key.store(Some(Arc::new([0x5a; 32])));
+        assert_eq!(format!("{key:?}"), "CheckKey(..)");
+    }
+
+    /// Until somebody waits for the key.
+    async fn waiting_for_key(key: &CheckKey) {
+        while key.key.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
@@ -295,24 +356,16 @@ mod tests {
     async fn links_beyond_the_limit_are_dropped_until_a_handshake_ends() {
         let mut listener = Running::start();
         let id = IntroductionId([5; 16]);
-        let mut held = Vec::new();
-        for _ in 0..LINK_HANDSHAKES {
-            held.push(dial(listener.v4(), id, Duration::from_secs(20), &Blacklist::default()).await.unwrap());
-            held.push(
-                listener
-                    .arrivals
-                    .recv()
-                    .await
-                    .map(|arrival| {
-                        // The place stays taken while the arrival's permit lives.
-                        std::mem::forget(arrival.place);
-                        arrival.stream
-                    })
-                    .unwrap(),
-            );
+        let mut places = Vec::new();
+        for _ in 0..32 {
+            let dialed = dial(listener.v4(), id, Duration::from_secs(20), &Blacklist::default()).await;
+            places.push((dialed.unwrap(), listener.arrivals.recv().await.unwrap()));
         }
         assert!(answer_to(listener.v4(), &preface::link(&id)).await.is_empty());
         assert!(listener.arrivals.try_recv().is_err());
+        places.pop();
+        dial(listener.v4(), id, Duration::from_secs(20), &Blacklist::default()).await.unwrap();
+        assert!(listener.arrivals.recv().await.is_some());
         listener.stop().await;
     }
 }

@@ -10,5 +10,6 @@ pub mod dial;
 pub mod interfaces;
 pub(crate) mod link;
 pub mod listener;
+mod places;
 pub mod room;
 pub mod tls;

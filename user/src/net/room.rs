@@ -15,6 +15,7 @@ mod frames;
 mod login;
 mod run;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +39,9 @@ use crate::clock;
 use crate::core::reconnect::Backoff;
 use crate::data::DataDir;
 use crate::net::interfaces::Reachability;
+use crate::net::listener::CheckKey;
 
-/// How long a first join goes on asking a Room that says it is busy.
+/// How long a first join goes on asking a Room that says it is busy, or hangs up in a crowd.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Events that wait to be taken.
 const EVENTS: usize = 256;
@@ -73,12 +75,15 @@ pub struct RoomOptions {
     pub agent: String,
     /// Where this user can be reached.
     pub reachability: Reachability,
+    /// Where the listener finds the key for the Room's checks: it is stored as soon as the Room has said it, and
+    /// taken away when another login begins.
+    pub check_key: CheckKey,
     /// What is kept on this machine.
     pub data: DataDir,
 }
 
-/// A login that succeeded.
-#[derive(Debug, Clone)]
+/// A login that succeeded. The check key is hidden from `Debug`.
+#[derive(Clone)]
 pub struct Joined {
     /// The Room's identity, which signs introductions.
     pub room: PublicIdentity,
@@ -100,6 +105,22 @@ pub struct Joined {
     pub allow_unencrypted: bool,
     /// Everybody who is online.
     pub members: Vec<Member>,
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joined")
+            .field("room", &self.room)
+            .field("identity", &self.identity)
+            .field("first_use", &self.first_use)
+            .field("room_socket", &self.room_socket)
+            .field("observed", &self.observed)
+            .field("blacklist", &self.blacklist)
+            .field("features", &self.features)
+            .field("allow_unencrypted", &self.allow_unencrypted)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the Room, or the connection to it, has to say.
@@ -158,7 +179,8 @@ pub struct RoomClient {
 impl RoomClient {
     /// Joins a room. `tasks` owns the task that keeps the membership; cancelling `stop` leaves the room.
     ///
-    /// A Room that is busy is asked again for up to [`PATIENCE`]; every other refusal is returned at once.
+    /// A Room that is busy, or that hangs up before anything was said, as Rooms do in a crowd, is asked again for up
+    /// to [`PATIENCE`]; every other refusal is returned at once.
     pub async fn join(
         options: RoomOptions,
         tasks: &TaskTracker,
@@ -172,7 +194,9 @@ impl RoomClient {
                 Ok(session) => break session,
                 Err(error) => error,
             };
-            let JoinError::Refused(LoginRefusal::Busy { .. }) = refused else { return Err(refused) };
+            if !is_crowded(&refused) {
+                return Err(refused);
+            }
             let wait = backoff.next(random(), refused.retry_after());
             if clock::now() + wait + WHOLE_LOGIN > give_up {
                 return Err(refused);
@@ -198,6 +222,11 @@ impl RoomClient {
         // A panic of the task is its own; there is nothing left to say goodbye with.
         let _ = self.task.await;
     }
+}
+
+/// True if the Room may have room soon. An address that it does not want is told so, not hung up on.
+fn is_crowded(error: &JoinError) -> bool {
+    matches!(error, JoinError::Refused(LoginRefusal::Busy { .. }) | JoinError::HungUp { .. })
 }
 
 /// 64 random bits for jitter. Where the system has none, the same ones: waits then differ less.

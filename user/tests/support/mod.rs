@@ -17,8 +17,10 @@ use parlor_protocol::wire::control::{
     ALPN, Closing, Credentials, EXPORTER_LABEL, Features, HelloReply, LENGTH_BYTES, Login, Member, Roster,
     Ticket, TicketSecret, ToRoom, ToUser, VERSION, Welcome, frame_length, login_proof_message,
 };
+use parlor_protocol::wire::preface;
 use parlor_user::data::DataDir;
 use parlor_user::net::interfaces::Reachability;
+use parlor_user::net::listener::CheckKey;
 use parlor_user::net::room::RoomOptions;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -47,6 +49,8 @@ pub struct Character {
     pub accounts: bool,
     /// Whether it wants a room password.
     pub room_password: bool,
+    /// Whether it checks the user's listener before it lists users, and lists none without the right answer.
+    pub checks: bool,
     /// How it answers a login.
     pub verdict: Verdict,
 }
@@ -72,6 +76,7 @@ impl Default for Character {
             honest_proof: true,
             accounts: false,
             room_password: false,
+            checks: false,
             verdict: Box::new(|_| welcome(None)),
         }
     }
@@ -208,6 +213,7 @@ pub fn options(address: RoomAddress) -> RoomOptions {
             addresses: Some(vec![IpAddr::from([10, 0, 0, 1])]),
             aes: true,
         },
+        check_key: CheckKey::default(),
         data: DataDir::ephemeral(),
     }
 }
@@ -264,15 +270,28 @@ async fn meet(
         login.identity.verify(Purpose::LoginProof, &message, &login.proof).unwrap();
         login.noise.verify(&login.identity).unwrap();
         let verdict = (character.verdict)(&login);
+        let port = login.presence.port;
         logins.lock().unwrap().push(*login);
         write(stream, &verdict).await.ok()?;
-        if matches!(verdict, ToUser::Welcome(_)) {
+        if let ToUser::Welcome(welcome) = verdict {
+            if character.checks {
+                check(port, &welcome.check_key).await;
+            }
             for part in roster() {
                 write(stream, &ToUser::Roster(part)).await.ok()?;
             }
             return Some(());
         }
     }
+}
+
+/// Asks the listener at a port of this machine for its key.
+async fn check(port: u16, key: &[u8; 32]) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    stream.write_all(&preface::check(&[9; 32])).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, preface::check_answer(key, &[9; 32]));
 }
 
 async fn read(stream: &mut TlsStream<TcpStream>) -> Option<ToRoom> {

@@ -59,6 +59,7 @@ impl Membership {
 
     /// Logs in once, on a new connection.
     pub(super) async fn join(&mut self) -> Result<Session, JoinError> {
+        self.options.check_key.store(None);
         let greeted = greet(&self.options.address, &self.options.agent, &self.config).await?;
         let late = |during| JoinError::Timeout { address: self.options.address.clone(), during };
         let (late_login, late_roster) = (late("login"), late("list of users"));
@@ -156,7 +157,11 @@ impl Membership {
             let login = self.login_message(credentials, hello, exporter, &passport.identity);
             frames::write(stream, &ToRoom::Login(Box::new(login))).await.map_err(lost)?;
             match frames::read(stream, CONTROL_FRAME).await.map_err(lost)? {
-                ToUser::Welcome(welcome) => return Ok(*welcome),
+                ToUser::Welcome(welcome) => {
+                    // Before anything else: the Room's check is on its way.
+                    self.options.check_key.store(Some(Arc::new(welcome.check_key)));
+                    return Ok(*welcome);
+                }
                 ToUser::LoginRefused(LoginRefusal::Ticket) if had_ticket => {
                     credentials = self.without_ticket(hello)?;
                 }
