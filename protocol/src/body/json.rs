@@ -3,7 +3,7 @@
 //! What JSON does not have is an object with one key: bytes are `{"$bin": "00ff"}` (hexadecimal), an extension is
 //! `{"$ext": [type, "00ff"]}`, and a number that is none is `{"$float": "NaN"}`, `"inf"` or `"-inf"`. A map that
 //! happens to look like one of these gets another `$` before its key. A key that is no text becomes its JSON
-//! text, and of equal keys the last counts; everything else comes back as it was, but for the order of keys.
+//! text, and of equal keys the last counts; everything else comes back as it was.
 
 use std::fmt::Write;
 
@@ -20,8 +20,7 @@ impl Value {
     /// `{"$ext": [type, "00ff"]}`, and numbers that JSON does not have `{"$float": "NaN"}`; a map that happens
     /// to look like one of these gets another `$` before its key. `Value::from` reads all of it back.
     ///
-    /// Lost are only the order of keys, keys that repeat, and the type of keys that are no text: `1`
-    /// becomes `"1"`.
+    /// Lost are only keys that repeat, and the type of keys that are no text: `1` becomes `"1"`.
     ///
     /// ```
     /// use parlor_protocol::body::Value;

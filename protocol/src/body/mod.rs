@@ -30,7 +30,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::value::Value;
-use crate::limits::BODY_DEPTH;
+use crate::limits::{BODY_DEPTH, BODY_ELEMENTS};
+
+/// What [`Value`] says through serde when it is too much for it.
+const TOO_MANY: &str = "a dynamic value with too many elements";
 
 /// Why a body is not made or not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +87,8 @@ pub fn write_body<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) -> Res
     written
 }
 
-/// The value of a body.
+/// The value of a body. A type says itself how much it takes; a [`Value`] in it takes
+/// [`BODY_ELEMENTS`] elements.
 pub fn from_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
     check::typed(body)?;
     decode(body)
@@ -97,6 +101,9 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
     deserializer.set_max_depth(BODY_DEPTH + 1);
     T::deserialize(&mut deserializer).map_err(|error| match error {
         rmp_serde::decode::Error::DepthLimitExceeded => BodyError::TooDeep,
+        rmp_serde::decode::Error::Syntax(text) if text == TOO_MANY => {
+            BodyError::TooManyElements { limit: BODY_ELEMENTS }
+        }
         rmp_serde::decode::Error::Syntax(text) => BodyError::Type(text),
         rmp_serde::decode::Error::TypeMismatch(marker) => {
             BodyError::Type(format!("found {}, reading {}", check::kind(marker.to_u8()), type_name::<T>()))

@@ -46,7 +46,7 @@ fn a_type_and_a_dynamic_value_read_the_same_body() {
     let body = to_body(&order()).unwrap();
     assert_eq!(from_body::<Order>(&body).unwrap(), order());
     let value = Value::from_body(&body).unwrap();
-    insta::assert_snapshot!(value, @r#"{"count":3,"item":"tea","note":null,"prices":{"eur":2.5},"seal":{"$bin":"00ff"},"tags":["Plain",{"Sized":-5},{"Boxed":{"h":255,"w":1}}]}"#);
+    insta::assert_snapshot!(value, @r#"{"item":"tea","count":3,"note":null,"tags":["Plain",{"Sized":-5},{"Boxed":{"w":1,"h":255}}],"prices":{"eur":2.5},"seal":{"$bin":"00ff"}}"#);
     assert_eq!(value.get("count").and_then(Value::as_i64), Some(3));
     assert_eq!(to_body(&value).unwrap(), body);
 }
@@ -117,6 +117,29 @@ fn a_dynamic_value_has_a_limited_number_of_elements_and_a_type_has_not() {
     let more = to_body(&vec![Value::Nil; BODY_ELEMENTS]).unwrap();
     assert_eq!(Value::from_body(&more), Err(BodyError::TooManyElements { limit: BODY_ELEMENTS }));
     assert_eq!(from_body::<Vec<()>>(&more).map(|v| v.len()), Ok(BODY_ELEMENTS));
+}
+
+#[test]
+fn a_dynamic_value_is_limited_wherever_it_stands() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(transparent)]
+    struct Failure(Value);
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Envelope {
+        inside: Value,
+    }
+    let too_many = BodyError::TooManyElements { limit: BODY_ELEMENTS };
+    let flat = [&b"\xdd\x00\x0f\xff\xfb"[..], &vec![0xc0; 1024 * 1024 - 5]].concat();
+    assert_eq!(flat.len(), 1024 * 1024);
+    assert_eq!(from_body::<Value>(&flat), Err(too_many.clone()));
+    assert_eq!(from_body::<Failure>(&flat), Err(too_many.clone()));
+    // A few in each place, and too many in all.
+    let nested = to_body(&vec![vec![(); 1000]; 66]).unwrap();
+    assert_eq!(from_body::<Value>(&nested), Err(too_many.clone()));
+    let within = [b"\x81\xa6inside", &*nested].concat();
+    assert_eq!(from_body::<Envelope>(&within), Err(too_many));
+    let most = to_body(&vec![Value::Nil; BODY_ELEMENTS - 1]).unwrap();
+    assert_eq!(from_body::<Value>(&most), Value::from_body(&most));
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! A body whose type the reader does not know.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::{BodyError, check, decode};
+use super::{BodyError, TOO_MANY, check, decode};
+use crate::limits::BODY_ELEMENTS;
 
-/// Any body.
+/// Any body, of at most [`BODY_ELEMENTS`] elements, as itself or within a type.
 ///
 /// Shown as JSON, with what JSON does not have as [`to_json`](Self::to_json) puts it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,7 +46,7 @@ const RESERVE: usize = 1024;
 
 impl Value {
     /// Reads a body of at most [`BODY_DEPTH`](crate::limits::BODY_DEPTH) levels and
-    /// [`BODY_ELEMENTS`](crate::limits::BODY_ELEMENTS) elements, each value, key and container counted. The
+    /// [`BODY_ELEMENTS`] elements, each value, key and container counted. The
     /// sender is at fault for an error.
     pub fn from_body(body: &[u8]) -> Result<Self, BodyError> {
         check::dynamic(body)?;
@@ -141,13 +143,37 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        Elements { left: &Cell::new(BODY_ELEMENTS) }.deserialize(deserializer)
     }
 }
 
-struct ValueVisitor;
+/// Reads one value; a value and all within it share one count.
+#[derive(Clone, Copy)]
+struct Elements<'a> {
+    /// Elements that may still come.
+    left: &'a Cell<usize>,
+}
 
-impl<'de> Visitor<'de> for ValueVisitor {
+impl Elements<'_> {
+    /// An error if more elements are announced than may still come, before room is made for them.
+    fn expect<E: Error>(self, announced: Option<usize>) -> Result<usize, E> {
+        match announced.unwrap_or(0) {
+            announced if announced > self.left.get() => Err(E::custom(TOO_MANY)),
+            announced => Ok(announced.min(RESERVE)),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Elements<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.left.set(self.left.get().checked_sub(1).ok_or_else(|| D::Error::custom(TOO_MANY))?);
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,7 +189,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
+        deserializer.deserialize_any(self)
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Value, E> {
@@ -199,16 +225,16 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut values = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(RESERVE));
-        while let Some(value) = seq.next_element()? {
+        let mut values = Vec::with_capacity(self.expect(seq.size_hint())?);
+        while let Some(value) = seq.next_element_seed(self)? {
             values.push(value);
         }
         Ok(Value::Array(values))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(RESERVE));
-        while let Some(entry) = map.next_entry()? {
+        let mut entries = Vec::with_capacity(self.expect(map.size_hint())?);
+        while let Some(entry) = map.next_entry_seed(self, self)? {
             entries.push(entry);
         }
         Ok(Value::Map(entries))
