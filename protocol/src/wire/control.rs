@@ -203,8 +203,8 @@ pub struct Ticket {
     pub seconds: u32,
 }
 
-/// A user was let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A user was let in. The check key is hidden from `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Where the Room sees the user come from.
     pub observed: SocketAddr,
@@ -214,6 +214,16 @@ pub struct Welcome {
     pub check_key: [u8; 32],
     /// Addresses that users are to refuse links from.
     pub blacklist: Vec<IpNet>,
+}
+
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Welcome")
+            .field("observed", &self.observed)
+            .field("ticket", &self.ticket)
+            .field("blacklist", &self.blacklist)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Users that came or went. The Rosters after a `Welcome` list everybody; the last of them is `complete`.
