@@ -6,9 +6,10 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use parlor_protocol::body::{BodyError, from_body, write_body};
 use parlor_protocol::introduction::Cipher;
 use parlor_protocol::name::{EventName, UserName};
@@ -16,7 +17,10 @@ use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::peer::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
+use crate::clock;
 use crate::conversation::{CallEnd, Conversation, Taken};
 use crate::error::{GetError, Interrupted, OpenError, RemoteError, SendError};
 use crate::hub::Hub;
@@ -200,7 +204,7 @@ impl Peer {
 
     /// What was tried to reach the peer, and what came of it, oldest first.
     pub fn explain(&self) -> Vec<Step> {
-        let now = crate::clock::now();
+        let now = clock::now();
         let step = |step: crate::core::ladder::Step| Step {
             ago: now.saturating_duration_since(step.at),
             rung: step.rung,
@@ -252,8 +256,8 @@ impl<A, E> fmt::Debug for Get<A, E> {
 }
 
 impl<A, E> Get<A, E> {
-    /// Waits this long for the answer, from now until it is there. At most 49 days; 30 s unless set here or in
-    /// the builder.
+    /// Waits this long, from the await until the answer is there, whatever there is to wait for in between. At most
+    /// 49 days; 30 s unless set here or in the builder.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -293,31 +297,60 @@ where
     }
 }
 
-/// Makes a call and waits for its end. Cancels it when dropped before.
+/// Makes a call and waits for its end, all of it within `timeout`. Cancels it when dropped before.
 async fn call(
     conversation: &Arc<Conversation>,
     name: &EventName,
     body: Vec<u8>,
     timeout: Option<Duration>,
 ) -> Result<CallEnd, SendError> {
-    let wire_name = Bytes::copy_from_slice(name.as_str().as_bytes());
-    let timeout_ms =
-        timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1));
-    let pushed = conversation.call(&wire_name, timeout_ms, &body);
-    let pushed = match timeout {
-        // A channel that opens at once costs no timer.
-        Some(timeout) if !conversation.is_ready() => match tokio::time::timeout(timeout, pushed).await {
-            Ok(pushed) => pushed,
-            Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: false }),
+    let name = Bytes::copy_from_slice(name.as_str().as_bytes());
+    // A call that goes out at once costs no timer here: the channel watches over the answer.
+    let at_once = if conversation.is_ready() {
+        conversation.call(&name, milliseconds(timeout), &body).now_or_never()
+    } else {
+        None
+    };
+    let (pushed, until) = match at_once {
+        Some(pushed) => (pushed, None),
+        // Beyond what a clock can tell is without an end.
+        None => match timeout.and_then(|timeout| clock::now().checked_add(timeout)) {
+            None => (conversation.call(&name, 0, &body).await, None),
+            Some(until) => match timeout_at(until.into(), call_by(conversation, &name, &body, until)).await {
+                Ok(pushed) => (pushed, Some(until)),
+                Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: false }),
+            },
         },
-        Some(_) | None => pushed.await,
     };
     recycle(body);
     let (number, end) = pushed?;
     let mut cancel = CancelOnDrop { conversation, call: Some(number) };
-    let end = end.await.unwrap_or(CallEnd::Interrupted { maybe_executed: true });
+    let end = match until {
+        None => end.await,
+        Some(until) => match timeout_at(until.into(), end).await {
+            Ok(end) => end,
+            Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: true }),
+        },
+    };
     cancel.call = None;
-    Ok(end)
+    Ok(end.unwrap_or(CallEnd::Interrupted { maybe_executed: true }))
+}
+
+/// Opens the channel first, so that the peer is told how much is left then.
+async fn call_by(
+    conversation: &Arc<Conversation>,
+    name: &Bytes,
+    body: &[u8],
+    until: Instant,
+) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
+    conversation.ready().await?;
+    let left = until.saturating_duration_since(clock::now());
+    conversation.call(name, milliseconds(Some(left)), body).await
+}
+
+/// A call's timeout as the peer is told it. 0: none.
+fn milliseconds(timeout: Option<Duration>) -> u32 {
+    timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1))
 }
 
 struct CancelOnDrop<'a> {
