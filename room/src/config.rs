@@ -107,6 +107,9 @@ impl Default for RoomLimits {
 /// Users online at once unless set: a control connection costs some tens of KiB, so this is under 1 GiB.
 pub const MAX_USERS: usize = 10_000;
 
+/// Relayed pairs of all users at once unless set: 8,192 descriptors and, at 128 KiB of buffers a pair, 512 MiB.
+pub const RELAYED_PAIRS_TOTAL: usize = 4_096;
+
 /// What a Room relays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayLimits {
@@ -114,6 +117,8 @@ pub struct RelayLimits {
     pub enabled: bool,
     /// Relayed pairs of one user at once.
     pub pairs_per_user: usize,
+    /// Relayed pairs of all users at once; each costs two descriptors.
+    pub pairs_total: usize,
     /// Bytes a second of one user, over all its pairs. 0: no limit.
     pub rate: u64,
     /// Bytes that one user may have relayed at once above `rate`.
@@ -122,6 +127,12 @@ pub struct RelayLimits {
 
 impl Default for RelayLimits {
     fn default() -> Self {
-        Self { enabled: true, pairs_per_user: RELAYED_PAIRS, rate: RELAY_RATE, burst: RELAY_BURST }
+        Self {
+            enabled: true,
+            pairs_per_user: RELAYED_PAIRS,
+            pairs_total: RELAYED_PAIRS_TOTAL,
+            rate: RELAY_RATE,
+            burst: RELAY_BURST,
+        }
     }
 }

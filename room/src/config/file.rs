@@ -38,6 +38,7 @@ struct File {
 struct Relay {
     enabled: Option<bool>,
     pairs_per_user: Option<usize>,
+    pairs_total: Option<usize>,
     rate: Option<u64>,
     burst: Option<u64>,
 }
@@ -94,6 +95,7 @@ fn apply_text(config: &mut DaemonConfig, path: &Path, text: &str) -> Result<(), 
         let into = &mut room.limits.relay;
         set(&mut into.enabled, relay.enabled);
         set(&mut into.pairs_per_user, relay.pairs_per_user);
+        set(&mut into.pairs_total, relay.pairs_total);
         set(&mut into.rate, relay.rate);
         set(&mut into.burst, relay.burst);
     }
@@ -247,6 +249,7 @@ mod tests {
             [relay]
             enabled = false
             pairs_per_user = 3
+            pairs_total = 30
             rate = 0
             burst = 70000
             [limits]
@@ -266,7 +269,8 @@ mod tests {
         let names: Vec<_> = room.accounts.keys().map(UserName::as_str).collect();
         assert_eq!(names, ["bar.2", "Foo"]);
         let limits = room.limits;
-        assert_eq!((limits.relay.enabled, limits.relay.pairs_per_user), (false, 3));
+        let relay = &limits.relay;
+        assert_eq!((relay.enabled, relay.pairs_per_user, relay.pairs_total), (false, 3, 30));
         assert_eq!((limits.relay.rate, limits.relay.burst), (0, 70_000));
         assert_eq!((limits.max_users, limits.penalties, limits.ban_forever_after), (5, false, Some(9)));
         assert_eq!((limits.bcrypt_threads, limits.bcrypt_queue), (2, 4));

@@ -156,6 +156,7 @@ fn apply_environment(config: &mut DaemonConfig, env: &Environment<'_>) -> Result
     let relay = &mut room.limits.relay;
     env.flag("RELAY_ENABLED", &mut relay.enabled)?;
     env.number("RELAY_PAIRS_PER_USER", &mut relay.pairs_per_user)?;
+    env.number("RELAY_PAIRS_TOTAL", &mut relay.pairs_total)?;
     env.number("RELAY_RATE", &mut relay.rate)?;
     env.number("RELAY_BURST", &mut relay.burst)?;
     let limits = &mut room.limits;
@@ -203,6 +204,7 @@ fn check(room: &RoomConfig) -> Result<(), ConfigError> {
         ("limits.bcrypt_threads", limits.bcrypt_threads),
         ("limits.bcrypt_queue", limits.bcrypt_queue),
         ("relay.pairs_per_user", limits.relay.pairs_per_user),
+        ("relay.pairs_total", limits.relay.pairs_total),
     ] {
         if value == 0 {
             return Err(whole(field, "0 would let nobody in: give 1 or more".to_owned()));

@@ -28,8 +28,6 @@ pub struct Side<'a> {
     pub observed: IpAddr,
     /// Its addresses that the Room has checked: others are told to dial them.
     pub checked: &'a [IpAddr],
-    /// False if it has as many relayed pairs as it may.
-    pub may_relay: bool,
 }
 
 /// What the Room allows.
@@ -74,6 +72,11 @@ impl Plan {
     /// The plan as the second of the two gets it. `token` lets it onto the relay.
     pub fn for_second(&self, token: RelayToken) -> Vec<RungOffer> {
         self.rungs.iter().map(|path| path.offer(&path.second_dials, token)).collect()
+    }
+
+    /// The plan where the relay cannot be had after all.
+    pub fn without_relay(&mut self) {
+        self.rungs.retain(|path| path.rung != Rung::Relay);
     }
 
     /// True if the plan ends with the relay.
@@ -124,7 +127,7 @@ fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<P
         Rung::SameHost if a.presence.host_tag == b.presence.host_tag => |_| vec![Ipv4Addr::LOCALHOST.into()],
         Rung::Lan if a.presence.lan_id == b.presence.lan_id => |side| side.presence.private.clone(),
         Rung::Public => |side| side.checked.to_vec(),
-        Rung::Relay if policy.relay && a.may_relay && b.may_relay => |_| Vec::new(),
+        Rung::Relay if policy.relay => |_| Vec::new(),
         Rung::SameHost | Rung::Lan | Rung::Relay => return None,
     };
     let dial = |side: &Side<'_>| -> Vec<SocketAddr> {
@@ -208,7 +211,7 @@ mod tests {
     }
 
     fn side<'a>(presence: &'a Presence, checked: &'a [IpAddr]) -> Side<'a> {
-        Side { presence, observed: [203, 0, 113, 9].into(), checked, may_relay: true }
+        Side { presence, observed: [203, 0, 113, 9].into(), checked }
     }
 
     fn policy(blacklist: &Blacklist) -> Policy<'_> {
@@ -300,8 +303,6 @@ mod tests {
         let (a, b) = (presence(1, "x", 0, &[]), presence(2, "y", 0, &[]));
         let off = Policy { relay: false, ..policy(&none) };
         assert_eq!(plan(&side(&a, &[]), &side(&b, &[]), &off), Err(PairRefusal::NoPath));
-        let used_up = Side { may_relay: false, ..side(&a, &[]) };
-        assert_eq!(plan(&used_up, &side(&b, &[]), &policy(&none)), Err(PairRefusal::NoPath));
     }
 
     fn any_ip() -> impl Strategy<Value = IpAddr> {
@@ -329,16 +330,16 @@ mod tests {
         }
     }
 
-    fn as_side(user: &(Presence, IpAddr, Vec<IpAddr>, bool)) -> Side<'_> {
-        Side { presence: &user.0, observed: user.1, checked: &user.2, may_relay: user.3 }
+    fn as_side(user: &(Presence, IpAddr, Vec<IpAddr>)) -> Side<'_> {
+        Side { presence: &user.0, observed: user.1, checked: &user.2 }
     }
 
     prop_compose! {
         fn any_user()(
             presence in any_presence(), observed in any_ip(),
-            checked in proptest::collection::vec(any_ip(), 0..3), may_relay: bool,
-        ) -> (Presence, IpAddr, Vec<IpAddr>, bool) {
-            (presence, observed, checked, may_relay)
+            checked in proptest::collection::vec(any_ip(), 0..3),
+        ) -> (Presence, IpAddr, Vec<IpAddr>) {
+            (presence, observed, checked)
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! An introduction that offers the relay gives each of its two users a token. A token is good for one link
 //! and for [`RELAY_TOKEN_LIFETIME`]; when both links have shown theirs, the pair runs, and counts
-//! against what each of the two may have at once. The Room learns from a token which pair it belongs
+//! against what each of the two, and all together, may have at once. Tokens that are out count, too, so that
+//! nobody holds the Room's sockets with links that wait. The Room learns from a token which pair it belongs
 //! to, and nothing of what the pair says.
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,10 +26,19 @@ pub struct PairId(pub u64);
 /// Tokens that are out at once, in all. An introduction makes two, and they live 30 s.
 const TOKENS: usize = 262_144;
 
+/// Offers that a user may have out at once, in its pairs: those that it asked for, and those that others asked
+/// it for, which it cannot help.
+const OFFERS_PER_PAIR: [usize; 2] = [2, 8];
+
 /// Pairs that wait and pairs that run.
 #[derive(Debug)]
 pub struct Relay {
     pairs_per_user: usize,
+    pairs_total: usize,
+    /// Links that wait, of all users.
+    waiting: usize,
+    /// Offers of a user: those that it asked for, those that it was asked for.
+    offers_of: HashMap<UserName, [usize; 2]>,
     next: u64,
     tokens: HashMap<RelayToken, Half>,
     /// Offers by age: the oldest is the first to expire.
@@ -81,10 +91,13 @@ pub enum Arrival {
 }
 
 impl Relay {
-    /// No pairs. A user may have `pairs_per_user` at once.
-    pub fn new(pairs_per_user: usize) -> Self {
+    /// No pairs. A user may have `pairs_per_user` at once, all together `pairs_total`.
+    pub fn new(pairs_per_user: usize, pairs_total: usize) -> Self {
         Self {
             pairs_per_user,
+            pairs_total,
+            waiting: 0,
+            offers_of: HashMap::new(),
             next: 0,
             tokens: HashMap::new(),
             offers: BTreeMap::new(),
@@ -93,15 +106,23 @@ impl Relay {
         }
     }
 
-    /// True if the user may have another relayed pair.
-    pub fn may(&self, user: &UserName) -> bool {
-        self.running_of.get(user).copied().unwrap_or(0) < self.pairs_per_user
+    /// True if these two, of whom the first asks, may be offered a relayed pair.
+    pub fn may_offer(&self, users: [&UserName; 2]) -> bool {
+        let room = self.tokens.len() < TOKENS && self.running.len() < self.pairs_total;
+        room && users.iter().enumerate().all(|(side, user)| {
+            let offers = self.offers_of.get(*user).map_or(0, |offers| offers[side]);
+            self.may(user) && offers < self.pairs_per_user.saturating_mul(OFFERS_PER_PAIR[side])
+        })
     }
 
-    /// Makes `tokens` good for these two users, in this order. They must be fresh random bytes.
-    pub fn offer(&mut self, users: [UserName; 2], tokens: [RelayToken; 2], now: Instant) {
-        if self.tokens.len() >= TOKENS {
-            return;
+    /// Makes `tokens` good for these two users, in this order, of whom the first asks. They must be fresh random
+    /// bytes. False: there are too many already, and the tokens are good for nothing.
+    pub fn offer(&mut self, users: [UserName; 2], tokens: [RelayToken; 2], now: Instant) -> bool {
+        if !self.may_offer([&users[0], &users[1]]) {
+            return false;
+        }
+        for (side, user) in users.iter().enumerate() {
+            self.offers_of.entry(user.clone()).or_default()[side] += 1;
         }
         let pair = PairId(self.next);
         self.next += 1;
@@ -110,6 +131,7 @@ impl Relay {
         }
         let offer = Offer { users, tokens, waiting: [None, None], expires: now + RELAY_TOKEN_LIFETIME };
         self.offers.insert(pair, offer);
+        true
     }
 
     /// A link from `from` shows a token.
@@ -118,21 +140,27 @@ impl Relay {
         let Some(Half { pair, side }) = self.tokens.remove(token) else {
             return refused(CloseCode::Introduction);
         };
+        let crowded = self.waiting >= self.pairs_total;
         let Some(offer) = self.offers.get_mut(&pair) else { return refused(CloseCode::Introduction) };
         if offer.expires <= now {
             return refused(CloseCode::TimedOut);
         }
+        if crowded && offer.waiting == [None, None] {
+            return refused(CloseCode::LimitExceeded);
+        }
+        self.waiting += 1;
         offer.waiting[side] = Some((link, from));
         let [Some(first), Some(second)] = offer.waiting else { return Arrival::Waits };
-        let Some(offer) = self.offers.remove(&pair) else { return refused(CloseCode::Internal) };
-        if !offer.users.iter().all(|user| self.may(user)) {
+        let Some(offer) = self.take_offer(pair) else { return refused(CloseCode::Internal) };
+        if self.running.len() >= self.pairs_total || !offer.users.iter().all(|user| self.may(user)) {
             let other = if side == 0 { second.0 } else { first.0 };
             return Arrival::Refused { code: CloseCode::LimitExceeded, waiting: Some(other) };
         }
         for user in &offer.users {
             *self.running_of.entry(user.clone()).or_default() += 1;
         }
-        self.running.insert(pair, Running { users: offer.users.clone(), addresses: [first.1, second.1] });
+        let running = Running { users: offer.users.clone(), addresses: [first.1, second.1] };
+        self.running.insert(pair, running);
         Arrival::Ready { pair, links: [first.0, second.0], users: offer.users }
     }
 
@@ -161,6 +189,22 @@ impl Relay {
         in_vain
     }
 
+    /// Voids what a user was offered. Returns the links that waited.
+    pub fn void_offers_of(&mut self, user: &UserName) -> Vec<LinkId> {
+        self.void_offers(|offer| offer.users.contains(user))
+    }
+
+    /// Voids the offers for which a link from an address that `matches` waits. Returns the links that waited.
+    pub fn void_offers_from(&mut self, matches: impl Fn(IpAddr) -> bool) -> Vec<LinkId> {
+        self.void_offers(|offer| offer.waiting.iter().flatten().any(|(_, ip)| matches(*ip)))
+    }
+
+    fn void_offers(&mut self, hit: impl Fn(&Offer) -> bool) -> Vec<LinkId> {
+        let hits: Vec<PairId> =
+            self.offers.iter().filter(|(_, offer)| hit(offer)).map(|(pair, _)| *pair).collect();
+        hits.into_iter().flat_map(|pair| self.drop_offer(pair)).collect()
+    }
+
     /// The running pairs that a user has.
     pub fn pairs_of(&self, user: &UserName) -> Vec<PairId> {
         self.running.iter().filter(|(_, pair)| pair.users.contains(user)).map(|(id, _)| *id).collect()
@@ -178,11 +222,30 @@ impl Relay {
     }
 
     fn drop_offer(&mut self, pair: PairId) -> Vec<LinkId> {
-        let Some(offer) = self.offers.remove(&pair) else { return Vec::new() };
+        let Some(offer) = self.take_offer(pair) else { return Vec::new() };
+        offer.waiting.into_iter().flatten().map(|(link, _)| link).collect()
+    }
+
+    fn take_offer(&mut self, pair: PairId) -> Option<Offer> {
+        let offer = self.offers.remove(&pair)?;
         for token in offer.tokens {
             self.tokens.remove(&token);
         }
-        offer.waiting.into_iter().flatten().map(|(link, _)| link).collect()
+        self.waiting -= offer.waiting.iter().flatten().count();
+        for (side, user) in offer.users.iter().enumerate() {
+            if let Some(offers) = self.offers_of.get_mut(user) {
+                offers[side] -= 1;
+                if *offers == [0, 0] {
+                    self.offers_of.remove(user);
+                }
+            }
+        }
+        Some(offer)
+    }
+
+    /// True if the user may have another relayed pair.
+    fn may(&self, user: &UserName) -> bool {
+        self.running_of.get(user).copied().unwrap_or(0) < self.pairs_per_user
     }
 }
 
@@ -199,13 +262,13 @@ mod tests {
 
     fn offered(relay: &mut Relay, n: u8, now: Instant) -> [RelayToken; 2] {
         let tokens = [RelayToken([n; 32]), RelayToken([n + 100; 32])];
-        relay.offer(users(), tokens, now);
+        assert!(relay.offer(users(), tokens, now));
         tokens
     }
 
     #[test]
     fn two_links_with_the_tokens_of_one_pair_are_spliced_and_a_token_works_once() {
-        let (mut relay, now) = (Relay::new(4), Instant::now());
+        let (mut relay, now) = (Relay::new(4, 100), Instant::now());
         let [one, other] = offered(&mut relay, 1, now);
         assert_eq!(relay.arrive(LinkId(1), HERE, &other, now), Arrival::Waits);
         assert_eq!(
@@ -221,11 +284,12 @@ mod tests {
         assert_eq!(relay.pairs_from(|ip| ip == HERE), [PairId(0)]);
         relay.ended(PairId(0));
         assert_eq!((relay.running(), relay.running_of.len(), relay.tokens.len()), (0, 0, 0));
+        assert_eq!((relay.waiting, relay.offers_of.len()), (0, 0));
     }
 
     #[test]
     fn a_token_that_is_not_used_in_time_is_void_and_who_waited_is_told() {
-        let (mut relay, now) = (Relay::new(4), Instant::now());
+        let (mut relay, now) = (Relay::new(4, 100), Instant::now());
         let [one, other] = offered(&mut relay, 1, now);
         relay.arrive(LinkId(1), HERE, &one, now);
         assert!(relay.expire(now + RELAY_TOKEN_LIFETIME / 2).is_empty());
@@ -235,8 +299,60 @@ mod tests {
     }
 
     #[test]
+    fn a_user_holds_so_many_offers_and_no_more_until_they_expire() {
+        let (mut relay, now) = (Relay::new(2, 100), Instant::now());
+        for n in 0..4 {
+            offered(&mut relay, n, now);
+        }
+        let token = |n| RelayToken([n; 32]);
+        let [foo, bar] = users();
+        assert!(!relay.offer([foo.clone(), bar.clone()], [token(50), token(51)], now));
+        assert!(relay.offer([bar, foo], [token(52), token(53)], now), "Bar has asked for none yet");
+        assert_eq!(
+            relay.arrive(LinkId(1), HERE, &token(50), now),
+            Arrival::Refused { code: CloseCode::Introduction, waiting: None }
+        );
+        relay.expire(now + RELAY_TOKEN_LIFETIME);
+        assert!(relay.offers_of.is_empty());
+        offered(&mut relay, 9, now);
+    }
+
+    #[test]
+    fn all_users_together_have_so_many_pairs_and_links_that_wait() {
+        let (mut relay, now) = (Relay::new(4, 1), Instant::now());
+        let [one, other] = offered(&mut relay, 1, now);
+        let [third, fourth] = offered(&mut relay, 2, now);
+        let [fifth, _] = offered(&mut relay, 3, now);
+        assert_eq!(relay.arrive(LinkId(1), HERE, &one, now), Arrival::Waits);
+        let full = |waiting| Arrival::Refused { code: CloseCode::LimitExceeded, waiting };
+        assert_eq!(relay.arrive(LinkId(5), HERE, &fifth, now), full(None));
+        assert!(matches!(relay.arrive(LinkId(2), HERE, &other, now), Arrival::Ready { .. }));
+        assert_eq!(relay.arrive(LinkId(3), HERE, &third, now), Arrival::Waits);
+        assert_eq!(relay.arrive(LinkId(4), HERE, &fourth, now), full(Some(LinkId(3))));
+        let [foo, bar] = users();
+        assert!(!relay.may_offer([&foo, &bar]));
+        relay.ended(PairId(0));
+        assert!(relay.may_offer([&foo, &bar]));
+    }
+
+    #[test]
+    fn what_a_user_was_offered_can_be_voided_and_who_waits_is_told() {
+        let (mut relay, now) = (Relay::new(4, 100), Instant::now());
+        let [one, other] = offered(&mut relay, 1, now);
+        relay.arrive(LinkId(1), HERE, &one, now);
+        assert!(relay.void_offers_of(&"Baz".parse().unwrap()).is_empty());
+        assert_eq!(relay.void_offers_from(|ip| ip == HERE), [LinkId(1)]);
+        assert!(matches!(relay.arrive(LinkId(2), HERE, &other, now), Arrival::Refused { .. }));
+        let [one, other] = offered(&mut relay, 2, now);
+        relay.arrive(LinkId(3), HERE, &one, now);
+        assert_eq!(relay.void_offers_of(&"bar".parse().unwrap()), [LinkId(3)]);
+        assert!(matches!(relay.arrive(LinkId(4), HERE, &other, now), Arrival::Refused { .. }));
+        assert_eq!((relay.waiting, relay.offers_of.len(), relay.tokens.len()), (0, 0, 0));
+    }
+
+    #[test]
     fn a_user_has_so_many_pairs_and_no_more() {
-        let (mut relay, now) = (Relay::new(1), Instant::now());
+        let (mut relay, now) = (Relay::new(1, 100), Instant::now());
         let [first, second] = offered(&mut relay, 1, now);
         let [third, fourth] = offered(&mut relay, 2, now);
         relay.arrive(LinkId(1), HERE, &first, now);

@@ -61,6 +61,7 @@ fn every_key_of_the_file_has_a_variable() {
         ("PARLOR_ROOM_BLACKLIST", "192.0.2.7,198.51.100.0/24"),
         ("PARLOR_ROOM_RELAY_ENABLED", "off"),
         ("PARLOR_ROOM_RELAY_PAIRS_PER_USER", "2"),
+        ("PARLOR_ROOM_RELAY_PAIRS_TOTAL", "20"),
         ("PARLOR_ROOM_RELAY_RATE", "3"),
         ("PARLOR_ROOM_RELAY_BURST", "4"),
         ("PARLOR_ROOM_LIMITS_MAX_USERS", "5"),
@@ -72,7 +73,8 @@ fn every_key_of_the_file_has_a_variable() {
     assert!(json && room.allow_unencrypted && room.room_password.is_some());
     assert_eq!((room.data, room.blacklist.len()), (Some("/data".into()), 2));
     let relay = room.limits.relay;
-    assert_eq!((relay.enabled, relay.pairs_per_user, relay.rate, relay.burst), (false, 2, 3, 4));
+    assert_eq!((relay.enabled, relay.pairs_per_user, relay.pairs_total), (false, 2, 20));
+    assert_eq!((relay.rate, relay.burst), (3, 4));
     assert_eq!((room.limits.max_users, room.limits.penalties), (5, false));
     assert_eq!((room.limits.bcrypt_threads, room.limits.bcrypt_queue), (6, 7));
 }

@@ -85,7 +85,7 @@ impl Coordinator {
         out: &mut Vec<Command>,
     ) {
         match self.plan(conn, introduce, now) {
-            Ok((asked, plan)) => self.tell_both(conn, asked, introduce.request, &plan, now, out),
+            Ok((asked, plan)) => self.tell_both(conn, asked, introduce.request, plan, now, out),
             Err(why) => {
                 let frame = ToUser::IntroductionRefused(introduce.request, why);
                 out.push(Command::Send { conn, frame });
@@ -109,21 +109,16 @@ impl Coordinator {
         };
         let policy = Policy {
             allow_unencrypted: self.allow_unencrypted,
-            relay: self.limits.relay.enabled,
+            relay: self.limits.relay.enabled && self.relay.may_offer([&asker.name, &asked.name]),
             blacklist: &self.blacklist,
             unix: now.unix,
         };
-        let plan = pairing::plan(&self.side(asker), &self.side(asked), &policy)?;
+        let plan = pairing::plan(&Self::side(asker), &Self::side(asked), &policy)?;
         Ok((asked.conn, plan))
     }
 
-    fn side<'a>(&self, session: &'a Session) -> Side<'a> {
-        Side {
-            presence: &session.presence,
-            observed: session.observed.ip(),
-            checked: &session.reach.checked,
-            may_relay: self.relay.may(&session.name),
-        }
+    fn side(session: &Session) -> Side<'_> {
+        Side { presence: &session.presence, observed: session.observed.ip(), checked: &session.reach.checked }
     }
 
     /// Tells the peer first, so that it expects the asker's links before they come.
@@ -132,7 +127,7 @@ impl Coordinator {
         conn: ConnId,
         asked: ConnId,
         request: u32,
-        plan: &Plan,
+        mut plan: Plan,
         now: Now,
         out: &mut Vec<Command>,
     ) {
@@ -140,8 +135,9 @@ impl Coordinator {
         let mut id = [0; 16];
         id.copy_from_slice(&self.chance.draw()[..16]);
         let tokens = [RelayToken(self.chance.draw()), RelayToken(self.chance.draw())];
-        if plan.relays() {
-            self.relay.offer([asker.name.clone(), peer.name.clone()], tokens, now.instant);
+        let users = [asker.name.clone(), peer.name.clone()];
+        if plan.relays() && !self.relay.offer(users, tokens, now.instant) {
+            plan.without_relay();
         }
         let introduction = Introduction {
             room: self.identity.public(),

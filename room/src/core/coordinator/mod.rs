@@ -136,7 +136,7 @@ impl Coordinator {
             blacklist: Blacklist::new(&blacklist, loaded.bans),
             penalties: Penalties::new(limits.ban_forever_after),
             throttle: Throttle::default(),
-            relay: Relay::new(limits.relay.pairs_per_user),
+            relay: Relay::new(limits.relay.pairs_per_user, limits.relay.pairs_total),
             totals: Totals::default(),
             next_attempt: 0,
             attempts: HashMap::new(),
