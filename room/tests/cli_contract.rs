@@ -50,7 +50,7 @@ fn accounts_are_kept_where_no_room_runs() {
     assert!(!home.data().exists(), "a question makes no directory");
     home.ok(&["user", "add", "Foo", "--cost", "10"], "123456\n");
     let twice = home.fails(1, &["user", "add", "foo", "--cost", "10"], "x\n");
-    assert!(twice.contains("there is an account foo already"), "{twice}");
+    assert!(twice.contains("there is an account Foo already"), "{twice}");
     home.ok(&["user", "passwd", "FOO", "--cost", "10"], "other\n");
     home.ok(&["user", "reset-identity", "Foo"], "");
     let listed: serde_json::Value = serde_json::from_str(&home.ok(&["user", "list", "--json"], "")).unwrap();

@@ -51,9 +51,10 @@ impl<'a> Offline<'a> {
     fn act(&mut self, request: AdminRequest, now: u64) -> Result<AdminResponse, AdminError> {
         match request {
             AdminRequest::UserAdd { name, hash } => {
-                if self.loaded.accounts.contains_key(&name) || self.config.accounts.contains_key(&name) {
+                let stored = self.loaded.accounts.get_key_value(&name);
+                if let Some((known, _)) = stored.or(self.config.accounts.get_key_value(&name)) {
                     let sentence = format!(
-                        "there is an account {name} already; `parlor-room user passwd` changes its password"
+                        "there is an account {known} already; `parlor-room user passwd` changes its password"
                     );
                     return Err(AdminError { kind: AdminErrorKind::Exists, sentence });
                 }

@@ -82,6 +82,11 @@ impl Accounts {
         self.by_name.get(name)
     }
 
+    /// The name of an account as it was written first.
+    pub fn spelling(&self, name: &UserName) -> Option<&UserName> {
+        self.by_name.get_key_value(name).map(|(known, _)| known)
+    }
+
     /// Every account, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&UserName, &Account)> {
         self.by_name.iter()

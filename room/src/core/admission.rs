@@ -196,6 +196,10 @@ impl Checking {
 
     /// bcrypt is done: `good` if every password was right.
     pub fn checked(self, good: bool, accounts: &Accounts) -> Step {
+        if self.kind == CheckKind::RoomPasswordOnly && accounts.required() {
+            let refused = Refused::freely(LoginRefusal::PasswordNeeded, "the Room has accounts by now");
+            return self.before.refuse(refused);
+        }
         let known = self.kind == CheckKind::RoomPasswordOnly || accounts.get(&self.login.name).is_some();
         if good && known && !self.void {
             return Step::Admit(Newcomer { login: self.login, at: self.before, resumed: false });
@@ -313,6 +317,16 @@ mod tests {
         };
         next.void();
         assert_eq!(refusal(next.checked(true, &accounts)).0, LoginRefusal::Credentials);
+    }
+
+    #[test]
+    fn a_room_that_has_got_its_first_account_meanwhile_wants_a_password() {
+        let mut shared = accounts(&[], true);
+        let Step::Check { next, .. } = step(login("Foo", Credentials::Open, Some("y")), &shared) else {
+            panic!()
+        };
+        shared.set("Bar".parse().unwrap(), PasswordHash::dummy(10));
+        assert_eq!(refusal(next.checked(true, &shared)), (LoginRefusal::PasswordNeeded, None, true));
     }
 
     #[test]

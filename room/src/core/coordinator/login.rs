@@ -156,15 +156,19 @@ impl Coordinator {
                 tracing::info!(%name, address = %from, reason = refused.exactly, "login refused");
                 self.totals.refused_logins += 1;
                 out.push(Command::Send { conn, frame: ToUser::LoginRefused(refused.refusal) });
-                let mut stays = true;
+                let mut verdict = Verdict::Noted;
                 if let Some(offence) = refused.offence {
                     self.throttle.failed(Source::of(from.ip()), name, now.instant);
-                    stays = self.charge(from.ip(), offence, now, out) == Verdict::Noted;
+                    verdict = self.charge(from.ip(), offence, now, out);
                 }
-                match next {
-                    Some(next) if stays => self.set_stage(conn, Stage::Login(next)),
-                    Some(_) => self.close(conn, CloseCode::Banned, now, out),
-                    None => self.close(conn, CloseCode::LimitExceeded, now, out),
+                match (verdict, next) {
+                    (Verdict::Noted, Some(next)) => self.set_stage(conn, Stage::Login(next)),
+                    (Verdict::Noted, None) => self.close(conn, CloseCode::LimitExceeded, now, out),
+                    (Verdict::Barred { until }, _) => {
+                        let left = until.saturating_duration_since(now.instant).as_secs() + 1;
+                        self.close_banned(conn, Some(left), now, out);
+                    }
+                    (Verdict::ForGood, _) => self.close_banned(conn, None, now, out),
                 }
             }
         }
@@ -189,6 +193,9 @@ impl Coordinator {
 
     fn admit(&mut self, conn: ConnId, newcomer: Newcomer, now: Now, out: &mut Vec<Command>) {
         let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else { return };
+        if let Some(banned) = self.blacklist.banned(from.ip(), now.unix) {
+            return self.turn_away_banned(conn, banned, now, out);
+        }
         let Newcomer { login, at, resumed } = newcomer;
         let name = login.name.clone();
         if self.accounts.get(&name).is_some() && self.accounts.binding(&name).is_none() {

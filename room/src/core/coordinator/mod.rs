@@ -18,13 +18,13 @@ use ipnet::IpNet;
 use parlor_protocol::address::RoomAddress;
 use parlor_protocol::identity::Identity;
 use parlor_protocol::name::UserName;
-use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Closing, ToRoom, ToUser};
 
 pub use self::messages::{CallId, Command, Input, PasswordVerdict};
 use super::accounts::Accounts;
 use super::admission::{AwaitHello, AwaitLogin, Checking};
-use super::blacklist::Blacklist;
+use super::blacklist::{Banned, Blacklist};
 use super::directory::Directory;
 use super::penalty::{Offence, Penalties, Throttle};
 use super::relay::Relay;
@@ -78,6 +78,8 @@ pub struct Coordinator {
     /// Passwords that are being verified. Whose connection has gone meanwhile still answers for them.
     attempts: HashMap<u64, Attempt>,
     flush_at: Option<Instant>,
+    /// Users are to be handed the blacklist anew.
+    blacklist_changed: bool,
     housekeeping_at: Instant,
     keep_tickets_at: Instant,
     draining: bool,
@@ -141,6 +143,7 @@ impl Coordinator {
             next_attempt: 0,
             attempts: HashMap::new(),
             flush_at: None,
+            blacklist_changed: false,
             housekeeping_at: now.instant + HOUSEKEEPING,
             keep_tickets_at: now.instant + TICKETS_BATCH,
             draining: false,
@@ -162,7 +165,7 @@ impl Coordinator {
     /// Takes what happened and says what is to be done.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Command>) {
         match input {
-            Input::Opened { conn, from, exporter } => self.opened(conn, from, exporter, out),
+            Input::Opened { conn, from, exporter } => self.opened(conn, from, exporter, now, out),
             Input::Frame { conn, frame } => self.frame(conn, frame, now, out),
             Input::Broken { conn, code } => self.broken(conn, code, now, out),
             Input::Closed { conn } => self.forget(conn, now),
@@ -187,11 +190,21 @@ impl Coordinator {
         self.tick(now, out);
     }
 
-    fn opened(&mut self, conn: ConnId, from: SocketAddr, exporter: [u8; 32], out: &mut Vec<Command>) {
+    fn opened(
+        &mut self,
+        conn: ConnId,
+        from: SocketAddr,
+        exporter: [u8; 32],
+        now: Now,
+        out: &mut Vec<Command>,
+    ) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         self.connections.insert(conn, Connection { from, exporter, stage: Stage::Hello(AwaitHello) });
         if self.draining {
             self.turn_away_for_shutdown(conn, out);
+        } else if let Some(banned) = self.blacklist.banned(from.ip(), now.unix) {
+            // The ban came while it shook hands.
+            self.turn_away_banned(conn, banned, now, out);
         }
     }
 
@@ -238,6 +251,23 @@ impl Coordinator {
             out.push(Command::Close { conn, closing: Closing { code, reconnect_in_ms: None } });
             self.forget(conn, now);
         }
+    }
+
+    /// Closes for a ban; one that passes lets the user come back when it has passed.
+    fn close_banned(&mut self, conn: ConnId, seconds: Option<u64>, now: Now, out: &mut Vec<Command>) {
+        if self.connections.contains_key(&conn) {
+            let wait = |seconds: u64| u32::try_from(seconds.saturating_mul(1_000)).unwrap_or(u32::MAX);
+            let closing = Closing { code: CloseCode::Banned, reconnect_in_ms: seconds.map(wait) };
+            out.push(Command::Close { conn, closing });
+            self.forget(conn, now);
+        }
+    }
+
+    fn turn_away_banned(&mut self, conn: ConnId, banned: Banned, now: Now, out: &mut Vec<Command>) {
+        let seconds = banned.seconds();
+        self.totals.refused_logins += 1;
+        out.push(Command::Send { conn, frame: ToUser::LoginRefused(LoginRefusal::Banned { seconds }) });
+        self.close_banned(conn, seconds.map(u64::from), now, out);
     }
 
     fn forget(&mut self, conn: ConnId, now: Now) {

@@ -29,10 +29,10 @@ const RECONNECT_SPAN_MS: std::ops::RangeInclusive<u64> = 1_000..=30_000;
 impl Coordinator {
     pub(super) fn admin(&mut self, call: CallId, request: AdminRequest, now: Now, out: &mut Vec<Command>) {
         let answer = match request {
-            AdminRequest::UserAdd { name, hash } => self.user_add(name, hash, call, out),
+            AdminRequest::UserAdd { name, hash } => self.user_add(name, hash, call, now, out),
             AdminRequest::UserPassword { name, hash } => self.user_password(name, hash, call, out),
             AdminRequest::UserRemove { name } => self.user_remove(&name, call, now, out),
-            AdminRequest::ResetIdentity { name } => self.reset_identity(name, call, out),
+            AdminRequest::ResetIdentity { name } => self.reset_identity(name, call, now, out),
             AdminRequest::UserList => Ok(Some(AdminResponse::Users { users: self.user_list() })),
             AdminRequest::BanAdd { net, seconds } => {
                 let until = seconds.map(|seconds| now.unix.saturating_add(seconds));
@@ -57,14 +57,19 @@ impl Coordinator {
         name: UserName,
         hash: PasswordHash,
         call: CallId,
+        now: Now,
         out: &mut Vec<Command>,
     ) -> Answer {
-        if self.accounts.get(&name).is_some() {
-            let sentence =
-                format!("there is an account {name} already; `parlor-room user passwd` changes its password");
+        if let Some(known) = self.accounts.spelling(&name) {
+            let sentence = format!(
+                "there is an account {known} already; `parlor-room user passwd` changes its password"
+            );
             return failed(AdminErrorKind::Exists, sentence);
         }
         self.accounts.set(name.clone(), hash.clone());
+        // Who has the name so far has proved nothing that its account asks for.
+        self.void_logins(&name, out);
+        self.end_session(&name, CloseCode::Removed, now, out);
         out.push(Command::Store {
             change: StoreChange::Account { name, hash: Some(hash) },
             call: Some(call),
@@ -99,21 +104,33 @@ impl Coordinator {
         });
         let change = StoreChange::Account { name: name.clone(), hash: None };
         out.push(Command::Store { change, call: Some(call) });
-        if let Some(conn) = self.directory.named(name).map(|session| session.conn) {
-            self.close(conn, CloseCode::Removed, now, out);
-        }
-        let pairs = self.relay.pairs_of(name).into_iter();
-        out.extend(pairs.map(|pair| Command::RelayEnd { pair }));
+        self.end_session(name, CloseCode::Removed, now, out);
         tracing::info!(%name, "account removed by the operator");
         Ok(None)
     }
 
-    fn reset_identity(&mut self, name: UserName, call: CallId, out: &mut Vec<Command>) -> Answer {
+    /// Cuts off whoever is online under a name, and its relayed links with it.
+    fn end_session(&mut self, name: &UserName, code: CloseCode, now: Now, out: &mut Vec<Command>) {
+        if let Some(conn) = self.directory.named(name).map(|session| session.conn) {
+            self.close(conn, code, now, out);
+        }
+        self.end_relays_of(name, code, out);
+    }
+
+    fn end_relays_of(&mut self, name: &UserName, code: CloseCode, out: &mut Vec<Command>) {
+        let waited = self.relay.void_offers_of(name).into_iter();
+        out.extend(waited.map(|link| Command::RelayRefuse { link, code }));
+        let pairs = self.relay.pairs_of(name).into_iter();
+        out.extend(pairs.map(|pair| Command::RelayEnd { pair }));
+    }
+
+    fn reset_identity(&mut self, name: UserName, call: CallId, now: Now, out: &mut Vec<Command>) -> Answer {
         if self.accounts.get(&name).is_none() {
             return failed(AdminErrorKind::NotFound, no_account(&name));
         }
         self.accounts.bind(&name, None);
         self.void_logins(&name, out);
+        self.end_session(&name, CloseCode::Removed, now, out);
         out.push(Command::Store { change: StoreChange::Binding { name, identity: None }, call: Some(call) });
         Ok(None)
     }
@@ -157,6 +174,7 @@ impl Coordinator {
     /// Bans a network: nobody gets in from there, who is in is cut off, and all others are told.
     pub(super) fn ban(&mut self, ban: Ban, call: Option<CallId>, now: Now, out: &mut Vec<Command>) {
         let net = self.blacklist.ban(ban.clone());
+        let seconds = ban.until.map(|until| until.saturating_sub(now.unix));
         out.push(Command::Store { change: StoreChange::Ban(Ban { net, ..ban }), call });
         let cut: Vec<ConnId> = self
             .connections
@@ -167,12 +185,15 @@ impl Coordinator {
         for conn in cut {
             if let Some(name) = self.directory.on(conn).map(|session| session.name.clone()) {
                 self.tickets.void(&name);
+                self.end_relays_of(&name, CloseCode::Banned, out);
             }
-            self.close(conn, CloseCode::Banned, now, out);
+            self.close_banned(conn, seconds, now, out);
         }
+        let waited = self.relay.void_offers_from(|ip| net.contains(&ip.to_canonical())).into_iter();
+        out.extend(waited.map(|link| Command::RelayRefuse { link, code: CloseCode::Banned }));
         let pairs = self.relay.pairs_from(|ip| net.contains(&ip.to_canonical())).into_iter();
         out.extend(pairs.map(|pair| Command::RelayEnd { pair }));
-        self.hand_out_blacklist(now, out);
+        self.new_blacklist(now, out);
     }
 
     fn unban(&mut self, net: IpNet, call: CallId, now: Now, out: &mut Vec<Command>) -> Answer {
@@ -183,7 +204,7 @@ impl Coordinator {
         match self.blacklist.unban(net) {
             Ok(net) => {
                 out.push(Command::Store { change: StoreChange::Unban(net), call: Some(call) });
-                self.hand_out_blacklist(now, out);
+                self.new_blacklist(now, out);
                 Ok(None)
             }
             Err(_) if pardoned => Ok(Some(AdminResponse::Done)),
@@ -237,7 +258,14 @@ impl Coordinator {
         }
     }
 
-    fn hand_out_blacklist(&mut self, now: Now, out: &mut Vec<Command>) {
+    /// The door acts on the new blacklist at once; the users are told with the roster's next changes.
+    fn new_blacklist(&mut self, now: Now, out: &mut Vec<Command>) {
+        out.push(Command::Blacklist(Arc::new(self.blacklist.clone())));
+        self.blacklist_changed = true;
+        self.changed(now);
+    }
+
+    fn hand_out_blacklist(&self, now: Now, out: &mut Vec<Command>) {
         let nets = self.blacklist.nets(now.unix, BLACKLIST_HANDED_OUT);
         if self.blacklist.len() > BLACKLIST_HANDED_OUT {
             tracing::warn!(
@@ -245,7 +273,6 @@ impl Coordinator {
                 "users are handed the first {BLACKLIST_HANDED_OUT} entries of the blacklist only; merge some into ranges"
             );
         }
-        out.push(Command::Blacklist(Arc::new(self.blacklist.clone())));
         out.push(Command::Broadcast(ToUser::Blacklist(nets)));
     }
 
@@ -253,6 +280,9 @@ impl Coordinator {
     pub(super) fn tick(&mut self, now: Now, out: &mut Vec<Command>) {
         if self.flush_at.is_some_and(|at| at <= now.instant) {
             self.flush_at = None;
+            if std::mem::take(&mut self.blacklist_changed) {
+                self.hand_out_blacklist(now, out);
+            }
             let changes = self.directory.take_changes().into_iter();
             out.extend(changes.map(|roster| Command::Broadcast(ToUser::Roster(roster))));
         }
@@ -266,7 +296,7 @@ impl Coordinator {
         if !passed.is_empty() {
             let unban = |net| Command::Store { change: StoreChange::Unban(net), call: None };
             out.extend(passed.into_iter().map(unban));
-            self.hand_out_blacklist(now, out);
+            self.new_blacklist(now, out);
         }
         if self.keep_tickets_at <= now.instant {
             self.keep_tickets_at = now.instant + TICKETS_BATCH;
@@ -304,6 +334,7 @@ impl Coordinator {
         }
         // Nobody is left to be told.
         self.directory.take_changes();
+        self.blacklist_changed = false;
         self.flush_at = None;
     }
 

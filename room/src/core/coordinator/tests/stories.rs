@@ -257,16 +257,87 @@ fn a_ban_cuts_sessions_and_relays_and_passes_when_its_time_is_over() {
         world.admin(AdminRequest::BanAdd { net: "198.51.100.2/32".parse().unwrap(), seconds: Some(60) });
     assert_eq!(closed(&told), [(2, CloseCode::Banned)]);
     assert!(told.iter().any(|command| matches!(command, Command::RelayEnd { .. })));
+    let back = told.iter().find_map(|command| match command {
+        Command::Close { closing, .. } => Some(closing.reconnect_in_ms),
+        _ => None,
+    });
+    assert_eq!(back, Some(Some(60_000)), "it may come back when the ban has passed");
+    let told = world.pass(ROSTER_BATCH);
     assert!(
         told.iter()
             .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.len() == 1))
     );
-    let told = world.pass(Duration::from_secs(60));
+    let mut told = world.pass(Duration::from_secs(60));
+    told.extend(world.pass(ROSTER_BATCH));
     assert!(
         told.iter()
             .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.is_empty()))
     );
     assert!(told.iter().any(|c| matches!(c, Command::Store { change: StoreChange::Unban(_), .. })));
+}
+
+#[test]
+fn bans_in_quick_succession_are_told_once() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.pass(ROSTER_BATCH);
+    for host in 1..100 {
+        let net = format!("192.0.2.{host}/32").parse().unwrap();
+        let told = world.admin(AdminRequest::BanAdd { net, seconds: None });
+        assert!(told.iter().any(|command| matches!(command, Command::Blacklist(_))), "the door at once");
+        assert!(!told.iter().any(|command| matches!(command, Command::Broadcast(_))));
+    }
+    let told = world.pass(ROSTER_BATCH);
+    assert!(matches!(&told[..], [Command::Broadcast(ToUser::Blacklist(nets))] if nets.len() == 99));
+}
+
+#[test]
+fn a_ban_ends_links_that_wait_and_what_its_users_were_offered() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    world.join(2, "Bar");
+    let mut links = Vec::new();
+    for link in [10, 20] {
+        let told = world.introduce(1, "Bar");
+        let tokens = [1, 2].map(|to| introduced(&told, to).unwrap().rungs.last().unwrap().relay.unwrap());
+        // One link from where its user is, one from elsewhere.
+        let from = if link == 10 { [198, 51, 100, 2].into() } else { [192, 0, 2, 1].into() };
+        world.handle(Input::RelayHello { link: LinkId(link), from, token: tokens[1] });
+        links.push(tokens[0]);
+    }
+    let told = world.admin(AdminRequest::BanAdd { net: "198.51.100.2/32".parse().unwrap(), seconds: None });
+    let refused = |told: &[Command]| told.iter().filter(|c| matches!(c, Command::RelayRefuse { .. })).count();
+    assert_eq!(refused(&told), 2);
+    for (n, token) in links.into_iter().enumerate() {
+        let from = [198, 51, 100, 1].into();
+        assert_eq!(refused(&world.handle(Input::RelayHello { link: LinkId(n as u64), from, token })), 1);
+    }
+}
+
+#[test]
+fn a_connection_that_was_banned_while_it_shook_hands_is_turned_away() {
+    let mut world = World::new(&[]);
+    world.admin(AdminRequest::BanAdd { net: "192.0.2.1/32".parse().unwrap(), seconds: Some(60) });
+    let from = "192.0.2.1:1".parse().unwrap();
+    let told = world.handle(Input::Opened { conn: ConnId(1), from, exporter: EXPORTER });
+    assert_eq!(refusal(&told), Some(&LoginRefusal::Banned { seconds: Some(60) }));
+    assert_eq!(closed(&told), [(1, CloseCode::Banned)]);
+    assert!(world.room.connections.is_empty());
+}
+
+#[test]
+fn a_name_that_gets_an_account_or_a_free_identity_is_taken_from_who_has_it() {
+    let mut world = World::new(&[]);
+    world.join(1, "Foo");
+    let told =
+        world.admin(AdminRequest::UserAdd { name: "foo".parse().unwrap(), hash: PasswordHash::dummy(10) });
+    assert_eq!(closed(&told), [(1, CloseCode::Removed)]);
+    world.open(2, "192.0.2.1:1");
+    let attempt = check(&world.frame(2, login("Foo", 1, password()))).unwrap();
+    let right = PasswordVerdict::Right;
+    world.handle(Input::PasswordsChecked { conn: ConnId(2), attempt, verdict: right });
+    let told = world.admin(AdminRequest::ResetIdentity { name: "Foo".parse().unwrap() });
+    assert_eq!(closed(&told), [(2, CloseCode::Removed)]);
 }
 
 #[test]
