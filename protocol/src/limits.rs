@@ -103,8 +103,8 @@ pub const PIECE: usize = 32_704;
 pub const STREAMS: usize = 16;
 /// An acknowledgement waits at most this long for data to ride on.
 pub const ACK_DELAY: Duration = Duration::from_millis(25);
-/// An acknowledgement is sent at the latest after this many bytes.
-pub const ACK_BYTES: u64 = 64 * 1024;
+/// An acknowledgement is sent at the latest after this many bytes: four full records.
+pub const ACK_BYTES: u64 = 256 * 1024;
 
 /// Keeps NAT bindings and notices a dead Room connection.
 pub const ROOM_PING: Duration = Duration::from_secs(15);

@@ -48,7 +48,7 @@ pub struct Outbound<R> {
     calls: VecDeque<Waiting<R>>,
     streams: VecDeque<Stream<R>>,
     /// Events that have messages in `messages` or `streams`, and how many.
-    lanes: HashMap<Bytes, u32>,
+    lanes: HashMap<Option<Bytes>, u32>,
     waiting_bytes: usize,
     next_waiting: u64,
     next_stream: u32,
@@ -73,15 +73,15 @@ struct Stream<R> {
 }
 
 impl<R> Waiting<R> {
-    fn lane(&self) -> Option<Bytes> {
+    fn lane(&self) -> Option<&Option<Bytes>> {
         lane(&self.head)
     }
 }
 
 /// The order a message belongs to: its event's. Calls belong to none.
-fn lane(head: &Head<Bytes>) -> Option<Bytes> {
+fn lane(head: &Head<Bytes>) -> Option<&Option<Bytes>> {
     match head {
-        Head::Send { event } => Some(event.clone().unwrap_or_default()),
+        Head::Send { event } => Some(event),
         Head::Get { .. } | Head::Answer { .. } => None,
     }
 }
@@ -188,7 +188,7 @@ impl<R> Outbound<R> {
         match class {
             Class::Message => {
                 if let Some(lane) = waiting.lane() {
-                    *self.lanes.entry(lane).or_default() += 1;
+                    *self.lanes.entry(lane.clone()).or_default() += 1;
                 }
                 self.messages.push_back(waiting);
             }
@@ -286,7 +286,7 @@ impl<R> Outbound<R> {
     }
 
     fn lane_is_busy(&self, head: &Head<Bytes>) -> bool {
-        !self.lanes.is_empty() && lane(head).is_some_and(|lane| self.lanes.contains_key(&lane))
+        !self.lanes.is_empty() && lane(head).is_some_and(|lane| self.lanes.contains_key(lane))
     }
 
     fn can_start_message(&self) -> bool {
@@ -380,10 +380,10 @@ impl<R> Outbound<R> {
     fn leave_lane(&mut self, waiting: &Waiting<R>) {
         self.waiting_bytes -= waiting.body.len() + MESSAGE_COST as usize;
         let Some(lane) = waiting.lane() else { return };
-        if let Some(count) = self.lanes.get_mut(&lane) {
+        if let Some(count) = self.lanes.get_mut(lane) {
             *count -= 1;
             if *count == 0 {
-                self.lanes.remove(&lane);
+                self.lanes.remove(lane);
             }
         }
     }

@@ -52,7 +52,11 @@ impl Conversation {
             introduced = hub.introduce(&self.peer) => introduced?,
         };
         self.lock_keeper().keeper.introduced();
-        self.attempt(hub, known, &offers, false).await
+        match self.attempt(hub, known, &offers, false).await {
+            // The Room would have offered more than what is remembered: it is waited for.
+            Err(OpenError::NoPath { .. }) if !hub.room_is_up() => Err(OpenError::RoomLost(self.peer.clone())),
+            done => done,
+        }
     }
 
     /// The peer asked for this introduction: does this side's part.

@@ -118,6 +118,7 @@ impl Conversation {
             links: state.channel.link_ids(),
             owed: !state.channel.is_idle(),
             deadline,
+            suspect: state.channel.is_linked() && state.channel.sound_rung().is_none(),
             idle_too_long: idle_too_long && state.channel.is_idle(),
         };
         let next = state.keeper.decide(&view, hub.name < self.peer, now);

@@ -248,6 +248,8 @@ impl Conversation {
                     state.refresh();
                 }
                 self.settle(&mut state);
+                let answered = |event: &&_| matches!(event, ChannelEvent::Answered { .. });
+                state.crowd = events.iter().filter(answered).nth(1).is_some();
                 taken
             };
             drop(record);

@@ -89,6 +89,8 @@ struct State {
     pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
     next_ping: u64,
     story: Story,
+    /// The last record answered several callers, who are likely to call again together.
+    crowd: bool,
     /// What the peer has sent and the application has not taken, over all sessions.
     unread: u64,
     /// Bytes that the channel keeps, as the budget knows.
@@ -161,6 +163,7 @@ impl Conversation {
                 pings: HashMap::new(),
                 next_ping: 0,
                 story: Story::default(),
+                crowd: false,
                 unread: 0,
                 kept: 0,
                 keeper: Keeper::default(),
@@ -425,10 +428,11 @@ impl Conversation {
             self.look.notify_one();
             return;
         };
+        let crowd = state.crowd;
         let much = state.channel.unsent() >= WRITE_FROM;
         let sleeps_too_long = Self::sleeps_too_long(&state);
         drop(state);
-        if was_quiet || much {
+        if much || (was_quiet && !crowd) {
             link.flush(&**self);
         } else {
             link.nudge();
@@ -545,8 +549,8 @@ impl State {
 }
 
 impl Source for Conversation {
-    fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool) -> Option<After> {
-        self.lock().channel.fill(link, out, rekey, clock::now())
+    fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool, now: Instant) -> Option<After> {
+        self.lock().channel.fill(link, out, rekey, now)
     }
 
     fn waiting(&self) -> usize {

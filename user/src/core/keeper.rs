@@ -7,8 +7,10 @@
 //! - Of two users the one whose name sorts first is the *steward*: it alone climbs from the relay and closes
 //!   links that a better one has replaced, so that the two do not work against each other.
 
+use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
+use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 
 use super::channel::LinkId;
@@ -53,6 +55,8 @@ pub(crate) struct View {
     pub(crate) owed: bool,
     /// The channel's own next deadline.
     pub(crate) deadline: Option<Instant>,
+    /// The active link is suspect.
+    pub(crate) suspect: bool,
     /// Nothing was said for so long that the channel is to be ended.
     pub(crate) idle_too_long: bool,
 }
@@ -82,11 +86,14 @@ pub(crate) struct Keeper {
     awake: bool,
     searching: bool,
     suspect: bool,
+    /// When a link that stays suspect is a reason for another search.
+    suspect_again: Option<Instant>,
     climb_wanted: bool,
     failures: u32,
     error: Option<OpenError>,
     next_search: Option<Instant>,
-    unlinked_since: Option<Instant>,
+    /// Why there has been no link, and for how long.
+    failing: Option<(Discriminant<OpenError>, Instant)>,
     climbs: usize,
     climb_at: Option<Instant>,
     superseded_at: Option<Instant>,
@@ -132,7 +139,7 @@ impl Keeper {
         self.failures = 0;
         self.error = None;
         self.next_search = None;
-        self.unlinked_since = None;
+        self.failing = None;
         self.superseded_at = None;
     }
 
@@ -159,10 +166,16 @@ impl Keeper {
     /// A search is over.
     pub(crate) fn searched(&mut self, result: Result<(), OpenError>, now: Instant) {
         self.searching = false;
+        self.suspect_again = Some(now + SEARCH_MOST);
         if let Err(error) = result {
             let wait = SEARCH_FIRST * 2u32.pow(self.failures.min(5));
             self.failures += 1;
             self.next_search = Some(now + wait.min(SEARCH_MOST));
+            let reason = discriminant(&error);
+            // A reason that passed is no part of the next one's time.
+            if self.failing.is_none_or(|(before, _)| before != reason) {
+                self.failing = Some((reason, now));
+            }
             self.error = Some(error);
         }
     }
@@ -206,13 +219,21 @@ impl Keeper {
 
     fn with_a_link(&mut self, active: LinkId, rung: Rung, view: &View, steward: bool, now: Instant) -> Next {
         let mut until = view.deadline;
+        // Why an earlier search failed says nothing about the next time there is no link.
+        self.error = None;
+        // What a search beside a link came to says nothing about the time without one.
+        self.error = None;
+        self.failing = None;
         if rung == Rung::Relay {
             self.climb_at.get_or_insert(now + climb_after(self.climbs));
         } else {
             self.climb_at = None;
             self.climbs = 0;
         }
-        let mut search = self.suspect || (self.climb_wanted && rung == Rung::Relay);
+        let again = self.suspect_again.filter(|_| view.suspect);
+        until = earliest(until, again.filter(|&at| at > now));
+        let mut search =
+            self.suspect || again.is_some_and(|at| at <= now) || (self.climb_wanted && rung == Rung::Relay);
         if let Some(at) = self.climb_at.filter(|_| steward) {
             if at <= now && !self.searching {
                 self.climbs += 1;
@@ -250,8 +271,7 @@ impl Keeper {
             }
             return Next::Rest;
         }
-        let since = *self.unlinked_since.get_or_insert(now);
-        if let Some(error) = self.error.clone() {
+        if let (Some(error), Some((_, since))) = (self.error.clone(), self.failing) {
             // Nobody waits long for a peer to which nothing is owed, but one failed search proves nothing.
             let patient = view.owed || matches!(error, OpenError::NoPath { .. });
             if now >= since + if patient { patience(&error) } else { Duration::ZERO } {
@@ -273,7 +293,7 @@ fn patience(error: &OpenError) -> Duration {
     match error {
         OpenError::Offline(_) => OFFLINE,
         OpenError::RoomLost(_) => OUTAGE,
-        OpenError::NoPath { .. } => NO_PATH,
+        OpenError::NoPath { .. } | OpenError::Refused { why: PairRefusal::Busy { .. }, .. } => NO_PATH,
         OpenError::NoSuchPeer(_)
         | OpenError::Refused { .. }
         | OpenError::IdentityChanged { .. }
@@ -351,6 +371,20 @@ mod tests {
     }
 
     #[test]
+    fn the_time_that_the_room_was_gone_does_not_count_against_a_peer_that_comes_back_after_it() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.decide(&owing(), true, now);
+        keeper.searched(Err(OpenError::RoomLost("Bar".parse().unwrap())), now);
+        let back = now + seconds(110);
+        keeper.try_again(false, back);
+        assert_eq!(keeper.decide(&owing(), true, back), Next::Search(None));
+        keeper.searched(Err(offline()), back);
+        assert!(matches!(keeper.decide(&owing(), true, back), Next::Wait(Some(_))));
+        assert_eq!(keeper.decide(&owing(), true, back + seconds(60)), Next::GiveUp(offline()));
+    }
+
+    #[test]
     fn a_peer_that_comes_back_is_searched_for_at_once() {
         let (mut keeper, now) = (wanted(), start());
         keeper.linked();
@@ -418,6 +452,21 @@ mod tests {
         assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
         keeper.searched(Ok(()), now);
         assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
+    }
+
+    #[test]
+    fn a_link_that_stays_suspect_is_a_reason_to_search_again_every_five_seconds() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.suspects();
+        let view = View { suspect: true, ..on(LAN, &[LAN]) };
+        assert!(matches!(keeper.decide(&view, true, now), Next::Search(_)));
+        keeper.searched(Ok(()), now);
+        assert_eq!(keeper.decide(&view, true, now), Next::Wait(Some(now + seconds(5))));
+        assert!(matches!(keeper.decide(&view, true, now + seconds(5)), Next::Search(_)));
+        keeper.searched(Err(offline()), now + seconds(5));
+        let sound = on(LAN, &[LAN]);
+        assert_eq!(keeper.decide(&sound, true, now + seconds(60)), Next::Wait(None));
     }
 
     #[test]

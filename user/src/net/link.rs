@@ -36,7 +36,13 @@ pub(crate) const YIELD_BELOW: usize = 1024;
 /// What fills a link's records.
 pub(crate) trait Source: Send + Sync + 'static {
     /// Appends the plaintext of the next record. `None`: nothing to say.
-    fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool) -> Option<crate::core::channel::After>;
+    fn fill(
+        &self,
+        link: LinkId,
+        out: &mut Vec<u8>,
+        rekey: bool,
+        now: Instant,
+    ) -> Option<crate::core::channel::After>;
     /// Bytes that wait to be sent.
     fn waiting(&self) -> usize;
 }
@@ -166,9 +172,10 @@ impl Link {
     }
 
     fn pump(&self, writer: &mut Writer, source: &impl Source) -> Pumped {
+        let now = clock::now();
         loop {
             while writer.pending.len() < WRITE_AHEAD && !writer.closed {
-                match self.next_record(writer, source) {
+                match self.next_record(writer, source, now) {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
@@ -200,12 +207,16 @@ impl Link {
     }
 
     /// Seals the next record behind the pending ones. False if there is none.
-    fn next_record(&self, writer: &mut Writer, source: &impl Source) -> Result<bool, RecordError> {
+    fn next_record(
+        &self,
+        writer: &mut Writer,
+        source: &impl Source,
+        now: Instant,
+    ) -> Result<bool, RecordError> {
         let start = writer.pending.len();
-        let now = clock::now();
         let rekey = writer.sealer.wants_rekey() || now >= writer.rekey_at;
         writer.pending.extend_from_slice(&[0; LENGTH_BYTES]);
-        let Some(after) = source.fill(self.id, &mut writer.pending, rekey) else {
+        let Some(after) = source.fill(self.id, &mut writer.pending, rekey, now) else {
             writer.pending.truncate(start);
             return Ok(false);
         };
