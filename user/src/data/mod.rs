@@ -32,6 +32,9 @@ use zeroize::Zeroizing;
 use self::files::Files;
 pub use self::introductions::{CachedIntroduction, CachedIntroductions};
 
+/// Peers of one Room whose keys are kept. Twice the largest room that is tested, and their file stays far below
+/// the largest that is read.
+pub const PEER_PINS: usize = 20_000;
 /// The version of the files' layout.
 const VERSION: u32 = 1;
 
@@ -69,6 +72,15 @@ pub enum DataError {
         path: PathBuf,
         /// The version it has.
         version: u32,
+    },
+    /// The keys of as many peers as may be are kept already.
+    #[error(
+        "{} holds the keys of {PEER_PINS} peers, which is the most: `parlor forget` those that are not needed",
+        path.display()
+    )]
+    TooManyPeers {
+        /// The file.
+        path: PathBuf,
     },
     /// Another program has been changing files there for long.
     #[error("another program has held {} for 3 s: stop it, or use another --data directory", path.display())]
@@ -220,18 +232,20 @@ impl DataDir {
         Ok(self.pinned_peers(room)?.remove(peer))
     }
 
-    /// Remembers the identity of a peer.
+    /// Remembers the identity of a peer. An error if it is one more than [`PEER_PINS`].
     pub fn pin_peer(
         &self,
         room: Fingerprint,
         peer: &UserName,
         identity: &PublicIdentity,
     ) -> Result<(), DataError> {
-        let key = hex(&identity.0);
-        self.change(&peers(room), |file: &mut PeersFile| {
-            file.peers.insert(peer.folded(), key.clone()).as_ref() != Some(&key)
+        let (name, peer, key) = (peers(room), peer.folded(), hex(&identity.0));
+        let mut full = false;
+        self.change(&name, |file: &mut PeersFile| {
+            full = file.peers.len() >= PEER_PINS && !file.peers.contains_key(&peer);
+            !full && file.peers.insert(peer, key.clone()).as_ref() != Some(&key)
         })?;
-        Ok(())
+        if full { Err(DataError::TooManyPeers { path: self.files.path(&name) }) } else { Ok(()) }
     }
 
     /// Forgets the identity of a peer. False if none was known.

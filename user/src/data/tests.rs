@@ -35,6 +35,24 @@ fn an_identity_is_made_once_for_a_room_and_a_name_in_any_case() {
 }
 
 #[test]
+fn a_crowd_of_peers_cannot_make_their_keys_a_file_that_is_not_read() {
+    let (_parent, data) = on_disk();
+    let (here, key) = (room().fingerprint(), hex(&room().0));
+    let peers_of = |number| (0..number).map(|n| (format!("{n:x<32}"), key.clone())).collect();
+    let full = PeersFile { peers: peers_of(PEER_PINS) };
+    data.files.exclusive().unwrap().write(&peers(here), &text(full)).unwrap();
+    assert_eq!(data.pinned_peers(here).unwrap().len(), PEER_PINS);
+    let error = data.pin_peer(here, &name("Bar"), &room()).unwrap_err();
+    assert!(error.to_string().contains("parlor forget"), "{error}");
+    let known = name(&format!("{:x<32}", 7));
+    let other = Identity::from_seed(&[7; 32]).public();
+    data.pin_peer(here, &known, &other).unwrap();
+    assert_eq!(data.peer_pin(here, &known).unwrap(), Some(other));
+    assert!(data.forget_peer(here, &known).unwrap());
+    data.pin_peer(here, &name("Bar"), &room()).unwrap();
+}
+
+#[test]
 fn pins_and_tickets_are_found_again_and_forgotten_when_told() {
     let (parent, data) = on_disk();
     let (foo, bar, key) = (name("Foo"), name("Bar"), room().fingerprint());
