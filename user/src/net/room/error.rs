@@ -18,7 +18,7 @@ pub enum JoinError {
     #[error("{0}")]
     Refused(LoginRefusal),
     /// The Room ended a membership for good, or said why it ends a connection instead of answering.
-    #[error("the Room ended the connection: {}", .0.code)]
+    #[error("the Room ended the connection: {}{}", .0.code, advice(.0.code))]
     Ended(Closing),
     /// The Room is not believed; nothing secret was sent.
     #[error(transparent)]
@@ -169,6 +169,17 @@ impl LostReason {
 pub(super) fn ends_for_good(closing: &Closing) -> bool {
     let told_off = matches!(closing.code, CloseCode::Removed | CloseCode::Replaced | CloseCode::Banned);
     told_off && closing.reconnect_in_ms.is_none()
+}
+
+/// What to do about a close, where its words do not say.
+fn advice(code: CloseCode) -> &'static str {
+    match code {
+        CloseCode::Replaced => {
+            "; a program with the same key took over: stop it, or give one of the two another name"
+        }
+        CloseCode::Removed | CloseCode::Banned => "; ask its operator",
+        _ => "",
+    }
 }
 
 fn asked_wait(closing: &Closing) -> Option<Duration> {
