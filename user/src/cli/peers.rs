@@ -98,7 +98,7 @@ impl Row {
         })
     }
 
-    fn cells(&self) -> [String; 4] {
+    fn cells(&self) -> [String; 5] {
         let (rung, rtt) = match self.probed {
             Some((rung, rtt, Some(Cipher::Cleartext))) => {
                 (format!("{rung}, not encrypted"), milliseconds(rtt))
@@ -107,18 +107,19 @@ impl Row {
             None => ("-".to_owned(), "-".to_owned()),
         };
         let online = if self.online { "yes" } else { "no" };
-        [self.name.to_string(), online.to_owned(), rung, rtt]
+        let fingerprint = self.fingerprint.map_or_else(|| "-".to_owned(), |key| key.to_string());
+        [self.name.to_string(), online.to_owned(), rung, rtt, fingerprint]
     }
 }
 
 fn print_table(rows: &[Row]) -> Result<(), Error> {
-    let head = ["NAME", "ONLINE", "RUNG", "ROUND TRIP"].map(str::to_owned);
+    let head = ["NAME", "ONLINE", "RUNG", "ROUND TRIP", "FINGERPRINT"].map(str::to_owned);
     let table: Vec<_> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| table.iter().map(|cells| cells[column].len()).max().unwrap_or(0);
-    let (name, online, rung) = (width(0), width(1), width(2));
+    let widths: [usize; 5] = std::array::from_fn(width);
     for cells in &table {
-        let [a, b, c, d] = cells;
-        output::print(&format!("{a:name$}  {b:online$}  {c:rung$}  {d}"))?;
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        output::print(padded.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
 }
