@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use parlor_protocol::identity::{InstanceId, NoiseCertificate, PublicIdentity};
 use parlor_protocol::introduction::Party;
@@ -45,6 +46,8 @@ pub struct Session {
     pub reach: Reach,
     /// How many introductions it may still ask for.
     pub introductions: TokenBucket,
+    /// How many others may still ask for it.
+    pub asked_for: TokenBucket,
 }
 
 /// Which of a user's addresses the Room has checked.
@@ -58,6 +61,10 @@ pub struct Reach {
     pub generation: u32,
     /// How many checks it may still cause.
     pub checks: TokenBucket,
+    /// When to check, or check again.
+    pub due: Option<Instant>,
+    /// How many checks of this presence have failed.
+    pub failures: usize,
 }
 
 impl Session {
@@ -104,6 +111,11 @@ impl Directory {
     /// The user of a name.
     pub fn named(&self, name: &UserName) -> Option<&Session> {
         self.sessions.get(name)
+    }
+
+    /// The user of a name, to be changed.
+    pub fn named_mut(&mut self, name: &UserName) -> Option<&mut Session> {
+        self.sessions.get_mut(name)
     }
 
     /// The user of a connection.
@@ -179,8 +191,6 @@ fn frames(joined: Vec<Member>, left: Vec<UserName>) -> Vec<Roster> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a starting point for made-up times")]
 pub(crate) mod tests {
-    use std::time::Instant;
-
     use parlor_protocol::identity::Identity;
     use parlor_protocol::name::LanId;
     use parlor_protocol::presence::{Encryption, HostTag};
@@ -217,8 +227,11 @@ pub(crate) mod tests {
                 checked: vec![],
                 generation: 0,
                 checks: TokenBucket::new(1, 1, now),
+                due: None,
+                failures: 0,
             },
             introductions: TokenBucket::new(1, 1, now),
+            asked_for: TokenBucket::new(1, 1, now),
         }
     }
 

@@ -26,6 +26,11 @@ const CHECKS_PER_SOURCE: usize = 2;
 const CHECKS_OF_LOOPBACK: usize = 4;
 /// When to come back then, in milliseconds: one bcrypt of cost 12 takes about a quarter of a second.
 const CHECKS_RETRY_MS: u32 = 500;
+/// Introductions to one user that others may ask for at once: a thousand users that come back together find whom they
+/// all talk to. Together they cannot fill its connection.
+const ASKED_FOR_BURST: u64 = 1_000;
+/// Introductions to one user a second that others may ask for after a burst.
+const ASKED_FOR_PER_SECOND: u64 = 200;
 /// Checks of its address that a user may cause at once; then one a second.
 const ADDRESS_CHECKS: u64 = 4;
 
@@ -223,12 +228,15 @@ impl Coordinator {
                 checked: Vec::new(),
                 generation: 0,
                 checks: TokenBucket::new(1, ADDRESS_CHECKS, now.instant),
+                due: None,
+                failures: 0,
             },
             introductions: TokenBucket::new(
                 INTRODUCTIONS_PER_SECOND.into(),
                 INTRODUCTION_BURST.into(),
                 now.instant,
             ),
+            asked_for: TokenBucket::new(ASKED_FOR_PER_SECOND, ASKED_FOR_BURST, now.instant),
         };
         tracing::info!(%name, address = %from, identity = %session.identity.fingerprint(), agent = %session.agent,
             resumed, "joined");

@@ -1,6 +1,7 @@
 //! Users meet: where they can be reached, introductions, relayed links.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use parlor_protocol::introduction::{Introduction, IntroductionId};
 use parlor_protocol::limits::INTRODUCTION_LIFETIME;
@@ -13,6 +14,9 @@ use crate::core::directory::Session;
 use crate::core::pairing::{self, Plan, Policy, Side, is_inside};
 use crate::core::relay::Arrival;
 use crate::core::{ConnId, LinkId, Now};
+
+/// How long after a failed check of an address the next one is made.
+const CHECK_AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 
 impl Coordinator {
     /// A user can now be reached elsewhere.
@@ -31,41 +35,64 @@ impl Coordinator {
     /// private network is dialled only for users who come from one.
     pub(super) fn review_reach(&mut self, conn: ConnId, now: Now, out: &mut Vec<Command>) {
         let Some(session) = self.directory.on_mut(conn) else { return };
-        let observed = session.observed.ip();
-        let declared = session.presence.public.map(|ip| ip.to_canonical());
         session.reach.generation += 1;
         session.reach.checked.clear();
-        let candidate = declared.unwrap_or(observed);
+        session.reach.failures = 0;
+        session.reach.due = None;
+        let observed = session.observed.ip();
+        let declared = session.presence.public.map(|ip| ip.to_canonical());
+        if declared == Some(observed) && pairing::dialable(observed) && session.presence.port != 0 {
+            session.reach.checked.push(observed);
+            out.push(Command::Send { conn, frame: ToUser::Reachable(vec![observed]) });
+        } else if !self.check_address(conn, now, out) && declared.is_some() {
+            out.push(Command::Send { conn, frame: ToUser::Reachable(Vec::new()) });
+        }
+    }
+
+    /// Checks where a user says that it is, or later if it has caused too many checks. False: nothing is to be checked.
+    fn check_address(&mut self, conn: ConnId, now: Now, out: &mut Vec<Command>) -> bool {
+        let Some(session) = self.directory.on_mut(conn) else { return false };
+        session.reach.due = None;
+        let observed = session.observed.ip();
+        let candidate = session.presence.public.map_or(observed, |ip| ip.to_canonical());
         let allowed = session.presence.port != 0
             && pairing::dialable(candidate)
             && self.blacklist.banned(candidate, now.unix).is_none()
             && (!is_inside(candidate) || is_inside(observed));
         if !allowed {
-            if declared.is_some() {
-                out.push(Command::Send { conn, frame: ToUser::Reachable(Vec::new()) });
-            }
-            return;
+            return false;
         }
-        if declared == Some(observed) {
-            session.reach.checked.push(observed);
-            out.push(Command::Send { conn, frame: ToUser::Reachable(vec![observed]) });
-        } else if session.reach.checks.try_take(1, now.instant).is_ok() {
-            out.push(Command::CheckAddress {
-                conn,
-                generation: session.reach.generation,
-                address: SocketAddr::new(candidate, session.presence.port),
-                key: session.reach.check_key,
-                nonce: self.chance.draw(),
-            });
+        if let Err(wait) = session.reach.checks.try_take(1, now.instant) {
+            session.reach.due = Some(now.instant + wait);
+            return true;
+        }
+        out.push(Command::CheckAddress {
+            conn,
+            generation: session.reach.generation,
+            address: SocketAddr::new(candidate, session.presence.port),
+            key: session.reach.check_key,
+            nonce: self.chance.draw(),
+        });
+        true
+    }
+
+    /// Checks the addresses whose time has come.
+    pub(super) fn check_due_addresses(&mut self, now: Now, out: &mut Vec<Command>) {
+        let is_due = |session: &&Session| session.reach.due.is_some_and(|at| at <= now.instant);
+        let due: Vec<ConnId> = self.directory.iter().filter(is_due).map(|session| session.conn).collect();
+        for conn in due {
+            self.check_address(conn, now, out);
         }
     }
 
+    /// A check that failed is made again: a listener may just have started, or a packet got lost.
     pub(super) fn address_checked(
         &mut self,
         conn: ConnId,
         generation: u32,
         address: IpAddr,
         reached: bool,
+        now: Now,
         out: &mut Vec<Command>,
     ) {
         let Some(session) = self.directory.on_mut(conn) else { return };
@@ -73,6 +100,14 @@ impl Coordinator {
             return;
         }
         tracing::debug!(name = %session.name, %address, reached, "address checked");
+        if !reached {
+            session.reach.due = CHECK_AGAIN.get(session.reach.failures).map(|wait| now.instant + *wait);
+            session.reach.failures += 1;
+            if session.reach.failures > 1 {
+                // It knows already.
+                return;
+            }
+        }
         session.reach.checked = if reached { vec![address] } else { Vec::new() };
         out.push(Command::Send { conn, frame: ToUser::Reachable(session.reach.checked.clone()) });
     }
@@ -94,10 +129,15 @@ impl Coordinator {
     }
 
     fn plan(&mut self, conn: ConnId, introduce: &Introduce, now: Now) -> Result<(ConnId, Plan), PairRefusal> {
+        let busy = |wait: Duration| PairRefusal::Busy {
+            retry_after_ms: u32::try_from(wait.as_millis() + 1).unwrap_or(u32::MAX),
+        };
         if let Some(asker) = self.directory.on_mut(conn) {
-            asker.introductions.try_take(1, now.instant).map_err(|wait| PairRefusal::Busy {
-                retry_after_ms: u32::try_from(wait.as_millis() + 1).unwrap_or(u32::MAX),
-            })?;
+            asker.introductions.try_take(1, now.instant).map_err(busy)?;
+            let yourself = asker.name == introduce.peer;
+            if !yourself && let Some(asked) = self.directory.named_mut(&introduce.peer) {
+                asked.asked_for.try_take(1, now.instant).map_err(busy)?;
+            }
         }
         let asker = self.directory.on(conn).ok_or(PairRefusal::Offline)?;
         if asker.name == introduce.peer {

@@ -176,7 +176,7 @@ impl Coordinator {
                 self.passwords_checked(conn, attempt, verdict, now, out);
             }
             Input::AddressChecked { conn, generation, address, reached } => {
-                self.address_checked(conn, generation, address, reached, out);
+                self.address_checked(conn, generation, address, reached, now, out);
             }
             Input::RelayHello { link, from, token } => self.relay_hello(link, from, &token, now, out),
             Input::RelayEnded { pair, bytes } => {

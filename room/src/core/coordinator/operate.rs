@@ -290,6 +290,7 @@ impl Coordinator {
             return;
         }
         self.housekeeping_at = now.instant + HOUSEKEEPING;
+        self.check_due_addresses(now, out);
         let in_vain = self.relay.expire(now.instant).into_iter();
         out.extend(in_vain.map(|link| Command::RelayRefuse { link, code: CloseCode::TimedOut }));
         let passed = self.blacklist.expire(now.unix);
