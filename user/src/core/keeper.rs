@@ -221,8 +221,6 @@ impl Keeper {
         let mut until = view.deadline;
         // Why an earlier search failed says nothing about the next time there is no link.
         self.error = None;
-        // What a search beside a link came to says nothing about the time without one.
-        self.error = None;
         self.failing = None;
         if rung == Rung::Relay {
             self.climb_at.get_or_insert(now + climb_after(self.climbs));

@@ -177,6 +177,12 @@ impl Links {
         }
     }
 
+    pub(super) fn trust(&mut self, id: LinkId) {
+        if let Some(link) = self.get_mut(id) {
+            link.suspect = false;
+        }
+    }
+
     pub(super) fn ping_active(&mut self, id: u64) -> bool {
         let Some(active) = self.active else { return false };
         let Some(link) = self.get_mut(active) else { return false };

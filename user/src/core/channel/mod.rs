@@ -540,6 +540,10 @@ impl<C, R> Channel<C, R> {
     fn choose(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) {
         if self.links.choose() {
             self.out.rewind();
+            if self.links.active().is_some_and(|link| link.suspect) {
+                // If it works again, its pong says so.
+                self.links.probe_active();
+            }
             self.progress_at = Some(now);
             events.push(Event::Active);
         }

@@ -182,6 +182,11 @@ impl<C, R> Channel<C, R> {
             }
             kind::PONG => {
                 let pong = take_u64(&mut payload)?;
+                if !self.out.in_flight() {
+                    // Nothing else would ever clear a suspicion while nobody sends.
+                    self.links.trust(id);
+                    self.choose(now, events);
+                }
                 if let Some((rung, rtt, wanted)) = self.links.pong(id, pong, now)
                     && wanted
                 {
