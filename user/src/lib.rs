@@ -44,6 +44,8 @@ mod events;
 mod hub;
 mod inbox;
 mod peer;
+#[cfg(test)]
+mod simulation;
 mod user;
 
 pub use parlor_protocol as protocol;

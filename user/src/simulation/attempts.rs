@@ -1,8 +1,9 @@
 //! Attempts and handshakes without their sockets: what `conversation/{climb,links}.rs` do, in their order.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use parlor_protocol::limits::LINK_ATTEMPT;
+use parlor_protocol::limits::{LINK_ATTEMPT, RECEIVE_WINDOW};
 use parlor_protocol::noise::payload::LinkHello;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
@@ -17,6 +18,11 @@ use crate::core::channel::{Event, LinkId, Stale, Terms};
 use crate::core::ladder::{Attempt, Target, improves, schedule};
 use crate::error::OpenError;
 
+/// As in `conversation/climb.rs`.
+const PEER_DIALS: Duration = Duration::from_secs(1);
+/// As in `conversation/mod.rs`.
+const UNREAD: u64 = 2 * RECEIVE_WINDOW;
+
 /// What a search waits for.
 #[derive(Debug)]
 pub(super) enum Search {
@@ -28,12 +34,15 @@ pub(super) enum Search {
 
 /// Attempts of one introduction.
 pub(super) struct Group {
-    user: usize,
-    run: u32,
+    pub(super) user: usize,
+    pub(super) run: u32,
     peer: usize,
     asked: bool,
+    began: Instant,
     best: Option<Rung>,
     linked: bool,
+    /// On some rung the peer is the one to dial.
+    peer_dials: bool,
     left: Vec<AttemptKey>,
 }
 
@@ -43,6 +52,7 @@ pub(super) struct Trying {
     group: u64,
     attempt: Attempt,
     asked: bool,
+    began: Instant,
     known: Rc<Known>,
     conn: Option<ConnKey>,
     hello: Option<LinkHello>,
@@ -109,7 +119,10 @@ impl World {
         let number = self.next_group;
         self.next_group += 1;
         let best = offers.iter().map(|offer| offer.rung).min();
-        let peer = known.peer;
+        let (peer, began) = (known.peer, self.now);
+        if asked {
+            self.probe(user, run, peer);
+        }
         let mut left = Vec::new();
         for attempt in schedule(offers, asked) {
             let key = AttemptKey(self.next_attempt);
@@ -117,26 +130,35 @@ impl World {
             left.push(key);
             let known = Rc::clone(&known);
             let trying =
-                Trying { user, run, group: number, attempt, asked, known, conn: None, hello: None };
+                Trying { user, run, group: number, attempt, asked, began, known, conn: None, hello: None };
             self.attempts.insert(key, trying);
             self.schedule(self.now + attempt.after, What::Try { attempt: key });
         }
         let none = left.is_empty();
-        self.groups.insert(number, Group { user, run, peer, asked, best, linked: false, left });
-        if !asked
-            && let Some(conversation) = self.conversation(user, run, peer)
-        {
+        let peer_dials = offers.iter().any(|offer| offer.rung.is_direct() && offer.dial.is_empty());
+        let group = Group { user, run, peer, asked, began, best, linked: false, peer_dials, left };
+        self.groups.insert(number, group);
+        if !asked && let Some(conversation) = self.conversation(user, run, peer) {
             conversation.search = Some(Search::Attempts(number));
         }
         if none {
-            self.finish(number);
+            self.tried(number);
+        }
+    }
+
+    fn probe(&mut self, user: usize, run: u32, peer: usize) {
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        conversation.channel.probe();
+        if let Some(conn) = conversation.active() {
+            self.flush(user, run, conn);
         }
     }
 
     pub(super) fn on_try(&mut self, key: AttemptKey) {
         let Some(trying) = self.attempts.get(&key) else { return };
         let (user, run, peer, attempt) = (trying.user, trying.run, trying.known.peer, trying.attempt);
-        let best = self.conversation(user, run, peer).and_then(|c| c.best());
+        let (asked, began) = (trying.asked, trying.began);
+        let best = self.conversation(user, run, peer).and_then(|c| c.sound_rung(asked, began));
         if !improves(attempt.rung, best) {
             return self.outcome(key, Outcome::Other);
         }
@@ -158,6 +180,7 @@ impl World {
             Dialed::Works => {
                 let conn = self.connect(way, [End::User(user, run), other]);
                 self.set_role(conn, 0, Role::Dialing(key));
+                self.schedule(self.now + LINK_ATTEMPT, What::AnswerDeadline { conn, end: 1 });
                 if let Some(trying) = self.attempts.get_mut(&key) {
                     trying.conn = Some(conn);
                 }
@@ -214,19 +237,35 @@ impl World {
         let Some(group) = self.groups.get_mut(&trying.group) else { return };
         group.left.retain(|left| *left != key);
         let (user, run, peer, best) = (group.user, group.run, group.peer, group.best);
+        let (asked, began) = (group.asked, group.began);
         let mut over = group.left.is_empty();
         if let Outcome::Linked(rung) = outcome {
             group.linked = true;
             over |= best.is_none_or(|best| rung <= best);
         }
-        let at = self.conversation(user, run, peer).and_then(|c| c.best());
+        let at = self.conversation(user, run, peer).and_then(|c| c.sound_rung(asked, began));
         over |= at.is_some_and(|rung| best.is_none_or(|best| rung <= best));
         if over {
-            self.finish(trying.group);
+            self.tried(trying.group);
         }
     }
 
-    fn finish(&mut self, number: u64) {
+    /// Every attempt has come to something.
+    fn tried(&mut self, number: u64) {
+        let Some(group) = self.groups.get(&number) else { return };
+        let (user, run, peer) = (group.user, group.run, group.peer);
+        let at = self.conversation(user, run, peer).and_then(|c| c.best());
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        if !(group.peer_dials && !group.linked && at.is_none()) {
+            return self.finish(number);
+        }
+        group.peer_dials = false;
+        self.open(user, run, peer);
+        self.schedule(self.now + PEER_DIALS, What::PeerDialed { group: number });
+    }
+
+    /// The peer had its time to dial, or has.
+    pub(super) fn finish(&mut self, number: u64) {
         let Some(group) = self.groups.get(&number) else { return };
         let (user, run, peer, linked, asked) = (group.user, group.run, group.peer, group.linked, group.asked);
         self.abort(number);
@@ -234,9 +273,13 @@ impl World {
             return;
         }
         let name = self.users[peer].name.clone();
+        let room_up = self.process(user, run).is_some_and(|p| p.room_up);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let result = if linked || conversation.best().is_some() {
             Ok(())
+        } else if !room_up {
+            // The Room would have offered more.
+            Err(OpenError::RoomLost(name))
         } else {
             Err(OpenError::NoPath { peer: name, tried: String::new() })
         };
@@ -299,10 +342,6 @@ impl World {
                         let terms = Some((rung, terms));
                         self.set_role(key, end, Role::Answering { known, attempt, terms });
                         self.transmit(key, end, Packet::Accept(accept));
-                        if attempt.is_none() {
-                            let at = self.now + LINK_ATTEMPT;
-                            self.schedule(at, What::AnswerDeadline { conn: key, end });
-                        }
                     }
                     Err(Stale) => {
                         self.transmit(key, end, Packet::Refusal(CloseCode::Superseded));
@@ -341,7 +380,7 @@ impl World {
     }
 
     pub(super) fn on_answer_deadline(&mut self, key: ConnKey, end: usize) {
-        if matches!(self.role(key, end), Role::Answering { attempt: None, .. }) {
+        if matches!(self.role(key, end), Role::New | Role::Answering { attempt: None, .. }) {
             self.close(key, end);
         }
     }
@@ -367,13 +406,16 @@ impl World {
         process.next_link += 1;
         let mut events = Vec::new();
         let Some(conversation) = self.conversation(user, run, peer) else { return Err(Stale) };
+        if conversation.unread > UNREAD {
+            note!(self, "{user}>{peer} too much is unread");
+            return Err(Stale);
+        }
         let acked = conversation.channel.acked_seq();
         conversation.links.insert(id, conn);
         let bound = conversation.channel.bind(id, rung, terms, now, &mut events);
         if events.iter().any(|event| matches!(event, Event::SessionReset)) {
             conversation.note_session_end(acked);
         }
-        conversation.generation = conversation.channel.epoch().generation;
         if bound.is_err() {
             conversation.links.remove(&id);
             note!(self, "{user}>{peer} {rung} link is stale: {terms:?}");
@@ -390,6 +432,12 @@ impl World {
         self.dispatch(user, run, peer, &mut events);
         self.flush(user, run, conn);
         self.look(user, run, peer);
+        let waits =
+            |group: &Group| (group.user, group.run, group.peer) == (user, run, peer) && group.left.is_empty();
+        let waiting: Vec<u64> = self.groups.iter().filter(|(_, g)| waits(g)).map(|(n, _)| *n).collect();
+        for group in waiting {
+            self.schedule(now, What::PeerDialed { group });
+        }
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use super::attempts::Search;
 use super::ledger::{CallNo, Ended, MessageNo};
 use super::network::{ConnKey, Role};
 use super::note;
-use super::world::{What, World};
 use super::workload::{LARGEST, Senders};
+use super::world::{What, World};
 use crate::core::channel::{Channel, Event, LinkId};
 use crate::core::keeper::{Keeper, Next, View};
 use crate::error::OpenError;
@@ -23,6 +23,8 @@ use crate::error::OpenError;
 pub(super) type Chan = Channel<CallNo, MessageNo>;
 pub(super) type Events = Vec<Event<CallNo, MessageNo>>;
 
+/// As in `conversation/keeper.rs`.
+const PAUSE: Duration = Duration::from_millis(10);
 /// As in `conversation/mod.rs`.
 const ENDED_SESSIONS: usize = 16;
 /// One end may hear of the other's new session this much after it has bound a link to the old one.
@@ -32,7 +34,6 @@ pub(super) struct Conversation {
     pub(super) channel: Chan,
     pub(super) keeper: Keeper,
     pub(super) links: BTreeMap<LinkId, ConnKey>,
-    pub(super) generation: u32,
     /// Counts sessions, and where the latest ended ones stood.
     pub(super) session: u64,
     pub(super) ended: VecDeque<(u64, u64)>,
@@ -50,8 +51,9 @@ pub(super) struct Conversation {
     wake: u64,
     keeper_wakes_at: Option<Instant>,
     pub(super) senders: Senders,
-    /// Bytes of this session that the application has not consumed.
-    pub(super) unconsumed: u64,
+    /// Bytes of this session, and of all, that the application has not consumed.
+    unconsumed: u64,
+    pub(super) unread: u64,
     pub(super) most_held: usize,
 }
 
@@ -61,7 +63,6 @@ impl Conversation {
             channel: Channel::new(epoch, 1 << 20, now),
             keeper: Keeper::default(),
             links: BTreeMap::new(),
-            generation: epoch.generation,
             session: 0,
             ended: VecDeque::new(),
             bound_at: None,
@@ -76,6 +77,7 @@ impl Conversation {
             keeper_wakes_at: None,
             senders: Senders::default(),
             unconsumed: 0,
+            unread: 0,
             most_held: 0,
         }
     }
@@ -86,6 +88,16 @@ impl Conversation {
 
     pub(super) fn best(&self) -> Option<Rung> {
         self.channel.path().map(|(_, rung, _)| rung)
+    }
+
+    /// The rung that needs no help.
+    pub(super) fn sound_rung(&self, asked: bool, began: Instant) -> Option<Rung> {
+        if asked { self.channel.rung_heard_since(began) } else { self.channel.sound_rung() }
+    }
+
+    /// The connection of the link that carries the data.
+    pub(super) fn active(&self) -> Option<ConnKey> {
+        self.channel.path().and_then(|(id, ..)| self.links.get(&id).copied())
     }
 
     fn sleeps_too_long(&self) -> bool {
@@ -115,16 +127,21 @@ impl World {
     pub(super) fn ensure_conversation(&mut self, user: usize, run: u32, peer: usize) {
         let now = self.now;
         let Some(process) = self.process(user, run) else { return };
-        let instance = process.instance;
-        let new = || Conversation::new(Epoch { instance, generation: 0 }, now);
-        process.peers.entry(peer).or_insert_with(new);
+        if !process.peers.contains_key(&peer) {
+            let epoch = process.next_epoch();
+            process.peers.insert(peer, Conversation::new(epoch, now));
+        }
     }
 
-    fn next_epoch(&mut self, user: usize, run: u32, peer: usize) -> Option<Epoch> {
-        let instance = self.process(user, run)?.instance;
-        let conversation = self.conversation(user, run, peer)?;
-        conversation.generation += 1;
-        Some(Epoch { instance, generation: conversation.generation })
+    fn fresh_epoch(&mut self, user: usize, run: u32, peer: usize) -> Option<Epoch> {
+        let last = self.conversation(user, run, peer)?.channel.epoch().generation;
+        let process = self.process(user, run)?;
+        loop {
+            let fresh = process.next_epoch();
+            if fresh.generation > last {
+                return Some(fresh);
+            }
+        }
     }
 
     // The keeper.
@@ -216,25 +233,42 @@ impl World {
         let mut events = Vec::new();
         let conversation = self.conversation(user, run, peer)?;
         let idle_too_long = conversation.channel.on_deadline(now, &mut events);
+        let links: Vec<ConnKey> = conversation.links.values().copied().collect();
+        self.dispatch(user, run, peer, &mut events);
+        for conn in links {
+            self.flush(user, run, conn);
+        }
+
+        let start = self.start;
+        let conversation = self.conversation(user, run, peer)?;
+        let deadline = conversation.channel.deadline().map(|at| if at > now { at } else { now + PAUSE });
         let view = View {
             active: conversation.channel.path().map(|(id, rung, _)| (id, rung)),
             links: conversation.channel.link_ids(),
             owed: !conversation.channel.is_idle(),
-            deadline: conversation.channel.deadline(),
-            idle_too_long,
+            deadline,
+            suspect: conversation.channel.is_linked() && conversation.channel.sound_rung().is_none(),
+            idle_too_long: idle_too_long && conversation.channel.is_idle(),
         };
         let next = conversation.keeper.decide(&view, steward, now);
         conversation.keeper_wakes_at = match &next {
             Next::Search(until) | Next::Wait(until) => *until,
             Next::Close(_) | Next::EndIdle | Next::GiveUp(_) | Next::Rest => None,
         };
-        let links: Vec<ConnKey> = conversation.links.values().copied().collect();
-        note!(self, "{user}>{peer} {view:?} -> {next:?}");
-        self.phase_changed(user, run, peer);
-        self.dispatch(user, run, peer, &mut events);
-        for conn in links {
-            self.flush(user, run, conn);
+        if !matches!(next, Next::Wait(_)) {
+            let words = match &next {
+                Next::Search(until) => format!("Search until {:?}", until.map(|at| at - start)),
+                next => format!("{next:?}"),
+            };
+            note!(
+                self,
+                "{user}>{peer} active {:?} of {:?}, owed {} -> {words}",
+                view.active,
+                view.links,
+                view.owed
+            );
         }
+        self.phase_changed(user, run, peer);
         Some(next)
     }
 
@@ -255,10 +289,13 @@ impl World {
 
     fn give_up(&mut self, user: usize, run: u32, peer: usize, error: &OpenError) {
         note!(self, "{user}>{peer} gives up: {error}");
+        if self.conversation(user, run, peer).is_none_or(|c| c.channel.is_idle()) {
+            return;
+        }
         self.ledger.give_ups += 1;
         self.excuse(user, peer);
         let mut events = Vec::new();
-        let Some(fresh) = self.next_epoch(user, run, peer) else { return };
+        let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let acked = conversation.channel.acked_seq();
         conversation.note_session_end(acked);
@@ -269,7 +306,7 @@ impl World {
     /// Ends the channel from this side.
     pub(super) fn end(&mut self, user: usize, run: u32, peer: usize, code: CloseCode) {
         let mut events = Vec::new();
-        let Some(fresh) = self.next_epoch(user, run, peer) else { return };
+        let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let acked = conversation.channel.acked_seq();
         conversation.note_session_end(acked);
@@ -323,6 +360,7 @@ impl World {
                         conversation.running.clear();
                         conversation.answers.clear();
                     }
+                    self.room_notified(user, run, peer);
                 }
                 Event::Room => self.room_notified(user, run, peer),
                 Event::Pong { .. } => {}
@@ -340,30 +378,34 @@ impl World {
                 }
                 Event::LinkEnded { link, code } => {
                     note!(self, "{user}>{peer} {link:?} ended: {code}");
-                    let conn =
-                        self.conversation(user, run, peer).and_then(|conversation| conversation.links.remove(&link));
+                    let conn = self
+                        .conversation(user, run, peer)
+                        .and_then(|conversation| conversation.links.remove(&link));
                     if let Some(conn) = conn {
                         let end = self.end_of(user, run, conn);
                         self.schedule(self.now, What::Over { conn, end });
                     }
                     self.look(user, run, peer);
                 }
-                Event::Ended { code } => self.on_ended(user, run, peer, code),
+                Event::Ended { code, ours } => self.on_ended(user, run, peer, code, ours),
             }
         }
     }
 
     /// The peer ended the channel.
-    fn on_ended(&mut self, user: usize, run: u32, peer: usize, code: CloseCode) {
+    fn on_ended(&mut self, user: usize, run: u32, peer: usize, code: CloseCode, ours: Epoch) {
+        if self.conversation(user, run, peer).is_none_or(|c| c.channel.epoch() != ours) {
+            // Another link brought the same news.
+            return;
+        }
         note!(self, "{user}>{peer} is ended by the peer: {code}");
         let mut events = Vec::new();
-        let Some(fresh) = self.next_epoch(user, run, peer) else { return };
+        let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let acked = conversation.channel.acked_seq();
-        // The excuse is looked for before the session is noted as over.
+        conversation.note_session_end(acked);
         conversation.channel.reset(fresh, code, &mut events);
         conversation.keeper.ended();
-        conversation.note_session_end(acked);
         self.phase_changed(user, run, peer);
         self.dispatch(user, run, peer, &mut events);
         self.look(user, run, peer);
@@ -384,8 +426,12 @@ impl World {
         let after = self.consumption(user);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         conversation.unconsumed += cost;
+        conversation.unread += cost;
         let held = conversation.unconsumed;
-        assert!(held <= RECEIVE_WINDOW + LARGEST + 64, "{user} holds {held} bytes of {peer} that nobody took");
+        assert!(
+            held <= RECEIVE_WINDOW + LARGEST + 64,
+            "{user} holds {held} bytes of {peer} that nobody took"
+        );
         let session = conversation.session;
         let at = self.now + after;
         self.schedule(at, What::Consume { user, run, peer, cost, session });
@@ -393,11 +439,14 @@ impl World {
 
     pub(super) fn on_consume(&mut self, user: usize, run: u32, peer: usize, cost: u64, session: u64) {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        if conversation.session == session {
-            conversation.unconsumed -= cost;
+        conversation.unread -= cost;
+        // What an earlier session sent is nothing to this one's window.
+        if conversation.session != session {
+            return;
         }
+        conversation.unconsumed -= cost;
         let due = conversation.channel.consume(cost);
-        let active = conversation.channel.path().and_then(|(id, ..)| conversation.links.get(&id).copied());
+        let active = conversation.active();
         if let (true, Some(conn)) = (due, active) {
             self.flush(user, run, conn);
         }
@@ -406,9 +455,17 @@ impl World {
     fn on_call(&mut self, user: usize, run: u32, peer: usize, call: u32, timeout_ms: u32, body: &Bytes) {
         let number = self.ledger.called((user, run), body);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
+        assert!(!conversation.running.contains_key(&call), "a number was used again for call {number:?}");
         if conversation.running.len() >= CALLS_RUNNING {
             self.ledger.overloaded(number);
-            return self.answer(user, run, peer, call, Status::Overloaded, Bytes::from_static(&[100, 0, 0, 0]));
+            return self.answer(
+                user,
+                run,
+                peer,
+                call,
+                Status::Overloaded,
+                Bytes::from_static(&[100, 0, 0, 0]),
+            );
         }
         conversation.next_running += 1;
         let running = conversation.next_running;
@@ -472,14 +529,15 @@ impl World {
     /// Sees to it that what was pushed leaves.
     pub(super) fn sent(&mut self, user: usize, run: u32, peer: usize) {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let held = conversation.channel.held();
+        let held = conversation.channel.buffered();
         conversation.most_held = conversation.most_held.max(held);
         let most = UNACKED_CHANNEL + (1 << 20) + LARGEST as usize + 64 * 1024;
         assert!(held <= most, "{user} holds {held} bytes for {peer}");
-        let active = conversation.channel.path().and_then(|(id, ..)| conversation.links.get(&id).copied());
+        let active = conversation.active();
         let sleeps_too_long = conversation.sleeps_too_long();
         match active {
-            None => self.look(user, run, peer),
+            // The keeper may have gone to rest.
+            None => self.open(user, run, peer),
             Some(conn) => {
                 self.flush(user, run, conn);
                 if sleeps_too_long {
@@ -502,7 +560,7 @@ impl World {
     /// Answers and acknowledgements leave together, after what was read has been handled.
     pub(super) fn after_reading(&mut self, user: usize, run: u32, peer: usize, conn: ConnKey) {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let active = conversation.channel.path().and_then(|(id, ..)| conversation.links.get(&id).copied());
+        let active = conversation.active();
         let sleeps_too_long = conversation.sleeps_too_long();
         self.flush(user, run, conn);
         if let Some(active) = active.filter(|active| *active != conn) {

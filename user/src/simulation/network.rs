@@ -82,7 +82,7 @@ pub(super) enum Role {
         id: LinkId,
     },
     RoomControl(u64),
-    RelayWaiting(u64),
+    RelayWaiting,
     Spliced(ConnKey),
 }
 
@@ -298,7 +298,7 @@ impl World {
         for pipe in &mut conn.pipes {
             pipe.queue.clear();
         }
-        crate::simulation::note!(self, "{key:?} on {:?} is cut, learns {learns:?}", conn.way);
+        super::note!(self, "{key:?} on {:?} is cut, learns {learns:?}", conn.way);
         for (end, after) in learns.into_iter().enumerate() {
             if let Some(after) = after {
                 self.schedule(self.now + after, What::Broken { conn: key, end });
@@ -327,8 +327,8 @@ impl World {
             let now = self.now;
             let Some(conversation) = self.conversation(user, run, peer) else { return };
             let mut out = Vec::new();
-            let Some(after) = conversation.channel.fill(id, &mut out, rekey && conversation.says(id, now), now)
-            else {
+            let rekey = rekey && conversation.says(id, now);
+            let Some(after) = conversation.channel.fill(id, &mut out, rekey, now) else {
                 return;
             };
             assert!(out.len() <= 65_519, "a record of {} bytes", out.len());

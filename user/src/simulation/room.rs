@@ -80,13 +80,13 @@ impl World {
             chance: Box::new(move || chance.bytes32()),
         };
         self.room.core = Some(Box::new(Coordinator::new(setup, self.room_now())));
-        crate::simulation::note!(self, "the Room is up");
+        super::note!(self, "the Room is up");
         self.schedule_room();
     }
 
     /// The Room's process dies. Its users learn of it at once, late or never, as `learns` says.
     pub(super) fn kill_room(&mut self) {
-        crate::simulation::note!(self, "the Room is killed");
+        super::note!(self, "the Room is killed");
         let run = self.room.run;
         let old = std::mem::replace(&mut self.room, RoomSeat::new());
         self.room.run = run + 1;
@@ -166,9 +166,10 @@ impl World {
         if run != self.room.run {
             return;
         }
-        let reached = self.users.iter().any(|seat| {
-            seat.reachable && seat.process.as_ref().is_some_and(|p| p.port == address.port())
-        });
+        let reached = self
+            .users
+            .iter()
+            .any(|seat| seat.reachable && seat.process.as_ref().is_some_and(|p| p.port == address.port()));
         let conn = ConnId(conn);
         self.room_input(Input::AddressChecked { conn, generation, address: address.ip(), reached });
     }
@@ -227,7 +228,7 @@ impl World {
                 let number = self.room.next;
                 self.room.next += 1;
                 self.room.waiting.insert(number, key);
-                self.set_role(key, 1, Role::RelayWaiting(number));
+                self.set_role(key, 1, Role::RelayWaiting);
                 let Some(Way::Room(user)) = self.network.conns.get(&key).map(|c| c.way) else { return };
                 let from = public_address(user);
                 self.room_input(Input::RelayHello { link: LinkId(number), from, token });
@@ -239,7 +240,7 @@ impl World {
     fn splice(&mut self, pair: PairId, links: [LinkId; 2]) {
         let conns = links.map(|link| self.room.waiting.remove(&link.0));
         let alive = |world: &Self, conn: Option<ConnKey>| {
-            conn.filter(|c| matches!(world.role(*c, 1), Role::RelayWaiting(_)))
+            conn.filter(|c| matches!(world.role(*c, 1), Role::RelayWaiting))
         };
         let (Some(a), Some(b)) = (alive(self, conns[0]), alive(self, conns[1])) else {
             for conn in conns.into_iter().flatten() {
@@ -279,7 +280,7 @@ impl World {
                 self.room_input(Input::Closed { conn: ConnId(number) });
             }
             // A link that waits is found out when the other one comes.
-            Role::RelayWaiting(_) => {}
+            Role::RelayWaiting => {}
             Role::Spliced(_) => self.on_relay_done(key),
             _ => {}
         }

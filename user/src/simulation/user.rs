@@ -9,6 +9,7 @@ use parlor_protocol::identity::{Identity, InstanceId, Purpose};
 use parlor_protocol::introduction::{Introduction, IntroductionId, SignedIntroduction};
 use parlor_protocol::limits::{ROOM_DEAD, ROOM_PING, WHOLE_LOGIN};
 use parlor_protocol::name::UserName;
+use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::presence::{Encryption, HostTag, Presence};
 use parlor_protocol::refusal::{CloseCode, PairRefusal};
 use parlor_protocol::wire::control::{
@@ -74,8 +75,18 @@ pub(super) struct Process {
     latest: BTreeMap<usize, (Rc<Known>, Vec<RungOffer>)>,
     pub(super) peers: BTreeMap<usize, Conversation>,
     pub(super) next_link: u64,
+    next_generation: u32,
     pub(super) leaving: Option<Instant>,
     pub(super) left: bool,
+}
+
+impl Process {
+    /// An epoch that no conversation of this run has had.
+    pub(super) fn next_epoch(&mut self) -> Epoch {
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        Epoch { instance: self.instance, generation }
+    }
 }
 
 impl World {
@@ -113,6 +124,7 @@ impl World {
             latest: BTreeMap::new(),
             peers: BTreeMap::new(),
             next_link: 1,
+            next_generation: 0,
             leaving: None,
             left: false,
         });
@@ -141,6 +153,7 @@ impl World {
         for attempt in attempts {
             self.attempts.remove(&attempt);
         }
+        self.groups.retain(|_, group| (group.user, group.run) != (user, run));
         for (key, end) in mine {
             if silently {
                 self.set_role(key, end, Role::Closed);
@@ -375,7 +388,7 @@ impl World {
             | Role::Early(_)
             | Role::Answering { attempt: None, .. }
             | Role::RoomControl(_)
-            | Role::RelayWaiting(_)
+            | Role::RelayWaiting
             | Role::Spliced(_) => {}
         }
     }
@@ -585,7 +598,7 @@ impl World {
             return self.schedule(at, What::Leaving { user, run });
         }
         process.left = true;
-        let control = process.control;
+        let control = process.control.filter(|_| process.joined_at.is_some());
         for peer in process.peers.keys().copied().collect::<Vec<_>>() {
             self.excuse(user, peer);
             self.end(user, run, peer, CloseCode::Done);
