@@ -5,7 +5,7 @@
 //! memory nor its disk holds anything that logs in, and another password voids a ticket wherever it was changed. A ticket can be used until it
 //! ends, because the answer to a login may be lost; every login brings a new one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use parlor_protocol::identity::PublicIdentity;
 use parlor_protocol::limits::TICKET_LIFETIME;
@@ -19,13 +19,31 @@ use crate::store::TicketRecord;
 /// identity and for answers that were lost.
 const TICKETS_PER_NAME: usize = 8;
 
+/// Tickets of all names at once; the one that ends first goes first. They are written as a whole: 25 MiB at most.
+const TICKETS: usize = 100_000;
+
 /// Every ticket that is good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tickets {
+    capacity: usize,
     by_hash: HashMap<[u8; 32], TicketRecord>,
+    /// When each ends, first to last.
+    by_end: BTreeSet<(u64, [u8; 32])>,
     /// The hashes of a name's tickets, oldest first.
     by_name: HashMap<UserName, VecDeque<[u8; 32]>>,
     changed: bool,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self {
+            capacity: TICKETS,
+            by_hash: HashMap::new(),
+            by_end: BTreeSet::new(),
+            by_name: HashMap::new(),
+            changed: false,
+        }
+    }
 }
 
 impl Tickets {
@@ -73,28 +91,16 @@ impl Tickets {
     /// Voids every ticket of a name.
     pub fn void(&mut self, name: &UserName) {
         for hash in self.by_name.remove(name).unwrap_or_default() {
-            self.by_hash.remove(&hash);
-            self.changed = true;
+            self.remove(&hash);
         }
     }
 
     /// Forgets tickets that have ended.
     pub fn expire(&mut self, unix: u64) {
-        let over: Vec<UserName> =
-            self.by_hash.values().filter(|t| t.expires <= unix).map(|t| t.name.clone()).collect();
-        for name in over {
-            let Some(hashes) = self.by_name.get_mut(&name) else { continue };
-            hashes.retain(|hash| {
-                let good = self.by_hash.get(hash).is_some_and(|ticket| ticket.expires > unix);
-                if !good {
-                    self.by_hash.remove(hash);
-                }
-                good
-            });
-            if hashes.is_empty() {
-                self.by_name.remove(&name);
-            }
-            self.changed = true;
+        while let Some((ends, hash)) = self.by_end.first().copied()
+            && ends <= unix
+        {
+            self.remove(&hash);
         }
     }
 
@@ -106,13 +112,30 @@ impl Tickets {
     fn insert(&mut self, ticket: TicketRecord) {
         let hashes = self.by_name.entry(ticket.name.clone()).or_default();
         hashes.push_back(ticket.hash);
-        if hashes.len() > TICKETS_PER_NAME
-            && let Some(oldest) = hashes.pop_front()
-        {
-            self.by_hash.remove(&oldest);
-        }
+        let one_too_many = (hashes.len() > TICKETS_PER_NAME).then(|| hashes[0]);
+        self.by_end.insert((ticket.expires, ticket.hash));
         self.by_hash.insert(ticket.hash, ticket);
         self.changed = true;
+        if let Some(oldest) = one_too_many {
+            self.remove(&oldest);
+        }
+        if self.by_hash.len() > self.capacity
+            && let Some((_, oldest)) = self.by_end.first().copied()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, hash: &[u8; 32]) {
+        let Some(ticket) = self.by_hash.remove(hash) else { return };
+        self.changed = true;
+        self.by_end.remove(&(ticket.expires, *hash));
+        if let Some(hashes) = self.by_name.get_mut(&ticket.name) {
+            hashes.retain(|other| other != hash);
+            if hashes.is_empty() {
+                self.by_name.remove(&ticket.name);
+            }
+        }
     }
 }
 
@@ -182,5 +205,17 @@ mod tests {
         assert_eq!(tickets.by_hash.len(), 1);
         tickets.expire(DAY + 100);
         assert!(tickets.by_hash.is_empty() && tickets.by_name.is_empty());
+    }
+
+    #[test]
+    fn all_names_together_hold_so_many_tickets_and_the_oldest_goes() {
+        let mut tickets = Tickets { capacity: 10, ..Tickets::default() };
+        let me = PublicIdentity([1; 32]);
+        let name = |n: u8| format!("user{n}").parse::<UserName>().unwrap();
+        let all: Vec<_> =
+            (0..20).map(|n| tickets.issue([n; 32], &PROVED, &name(n), me, u64::from(n))).collect();
+        let good = |n: u8| tickets.is_good(&all[usize::from(n)].secret, &PROVED, &name(n), &me, 100);
+        assert!((0..10).all(|n| !good(n)) && (10..20).all(good));
+        assert_eq!((tickets.by_end.len(), tickets.by_name.len()), (10, 10));
     }
 }

@@ -79,6 +79,11 @@ pub(super) fn write<T: Serialize>(path: &Path, comment: &str, content: &T) -> Re
         .map_err(|error| StoreError::io("write", path, io::Error::other(error.to_string())))?;
     let checksum = checksum_of(&body);
     let text = format!("# {comment}\nversion = {VERSION}\nchecksum = \"{checksum}\"\n{body}");
+    if text.len() as u64 > FILE_BYTES {
+        // It would be refused when it is read.
+        let why = format!("it would have {} bytes, at most {FILE_BYTES} are read again", text.len());
+        return Err(StoreError::io("write", path, io::Error::other(why)));
+    }
     replace(path, text.as_bytes()).map_err(|source| StoreError::io("write", path, source))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - One process has it at a time: [`Store::open`] takes a lock that the system drops with the process.
 //! - A change is on disk, synced, when [`Store::apply`] returns; a crash leaves the old file or the new one.
-//! - A file that is torn, altered or of another version is named and refused, never emptied and never overwritten.
+//! - A file that is torn, altered or of another version is named and refused, never emptied and never overwritten. Only
+//!   `tickets.toml` is expendable: it is set aside as `tickets.toml.bad`.
 //! - The directory has mode 0700 when it is made here, every file 0600.
 //!
 //! | file | content |
@@ -243,6 +244,8 @@ const ACCOUNTS: &str = "accounts.toml";
 const BINDINGS: &str = "identities.toml";
 const BANS: &str = "bans.toml";
 const TICKETS: &str = "tickets.toml";
+/// A file of tickets that could not be used.
+const TICKETS_ASIDE: &str = "tickets.toml.bad";
 const LOCK: &str = "lock";
 /// First line of most files.
 const NOTE: &str =
@@ -264,7 +267,7 @@ impl Disk {
         let accounts: AccountsFile = self.read(ACCOUNTS)?;
         let bindings: BindingsFile = self.read(BINDINGS)?;
         let bans: BansFile = self.read(BANS)?;
-        let tickets: TicketsFile = self.read(TICKETS)?;
+        let tickets = self.tickets()?;
         Ok(Loaded {
             // Last, so that a directory with a damaged file gets no new key.
             identity: self.identity(seed)?,
@@ -279,6 +282,20 @@ impl Disk {
         })
     }
 
+    /// Tickets are expendable: a file that cannot be used is set aside and users log in with their passwords.
+    fn tickets(&self) -> Result<TicketsFile, StoreError> {
+        match self.read(TICKETS) {
+            Err(error @ (StoreError::Damaged { .. } | StoreError::Version { .. })) => {
+                let (path, aside) = (self.directory.join(TICKETS), self.directory.join(TICKETS_ASIDE));
+                fs::rename(&path, &aside).map_err(|source| StoreError::io("set aside", &path, source))?;
+                let aside = aside.display();
+                tracing::warn!(%error, "users need their passwords again; the file is now {aside}");
+                Ok(TicketsFile::default())
+            }
+            read => read,
+        }
+    }
+
     fn read<T: serde::de::DeserializeOwned + Default>(&self, name: &str) -> Result<T, StoreError> {
         Ok(files::read(&self.directory.join(name))?.unwrap_or_default())
     }
@@ -291,6 +308,13 @@ impl Disk {
                 return Err(StoreError::Damaged { path, why: "the fingerprint is another key's".to_owned() });
             }
             return Ok(identity);
+        }
+        let others = [ACCOUNTS, BINDINGS, BANS, TICKETS];
+        if others.iter().any(|name| self.directory.join(name).exists()) {
+            tracing::warn!(
+                path = %path.display(),
+                "the Room's key is gone and it gets another one: users that know the old one refuse it until the key is put back"
+            );
         }
         let identity = Identity::from_seed(&seed);
         files::write(&path, KEY_NOTE, &IdentityFile::of(&identity))?;

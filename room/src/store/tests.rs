@@ -98,6 +98,20 @@ fn the_directory_and_its_files_are_for_their_owner_alone() {
 }
 
 #[test]
+fn tickets_that_cannot_be_read_are_set_aside_and_the_room_starts_without_them() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut store, loaded) = open(home.path()).unwrap();
+    store.apply(StoreChange::Tickets { all: Vec::new() }).unwrap();
+    drop(store);
+    fs::write(home.path().join(TICKETS), "torn").unwrap();
+    let (_store, again) = open(home.path()).unwrap();
+    assert!(again.tickets.is_empty());
+    assert_eq!(again.identity.fingerprint(), loaded.identity.fingerprint());
+    assert_eq!(fs::read_to_string(home.path().join(TICKETS_ASIDE)).unwrap(), "torn");
+    assert!(!home.path().join(TICKETS).exists());
+}
+
+#[test]
 fn a_file_that_was_torn_or_altered_is_named_and_left_as_it_is() {
     let home = tempfile::tempdir().unwrap();
     let (mut store, _) = open(home.path()).unwrap();
