@@ -113,6 +113,17 @@ async fn two_links_with_the_tokens_of_one_introduction_are_one_link() {
 }
 
 #[tokio::test]
+async fn a_link_with_a_preface_of_another_version_is_told_so() {
+    let room = room(RoomConfig::default()).await;
+    let mut link = TcpStream::connect(socket(&room.addresses()[0])).await.unwrap();
+    link.write_all(&[preface::RELAY, 9, 1, 2, 3]).await.unwrap();
+    let mut told = Vec::new();
+    link.read_to_end(&mut told).await.unwrap();
+    let [low, high] = u16::from(CloseCode::Version).to_le_bytes();
+    assert_eq!(told, [preface::RELAY_REFUSED, low, high]);
+}
+
+#[tokio::test]
 async fn a_wrong_password_and_an_unknown_name_get_the_same_words() {
     let room = room(with_account()).await;
     let mut client = Client::connect(&room).await;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parlor_protocol::limits::{TLS_HANDSHAKE, WHOLE_LOGIN};
+use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::preface;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Event, Place, Shared, control};
+use super::{Event, Place, Shared, control, relay};
 use crate::chance::Random;
 use crate::core::coordinator::Input;
 use crate::core::door::TurnedAway;
@@ -124,7 +125,11 @@ async fn first_byte(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
                     let link = LinkId(shared.next_id());
                     return shared.tell(Event::RelayHello { link, token, stream, from, place }).await;
                 }
-                Ok(Ok(Err(_))) => Some(Offence::Malformed),
+                // A newer or older user, not a hostile one.
+                Ok(Ok(Err(preface::PrefaceError::Version(_)))) => {
+                    return relay::refuse(stream, CloseCode::Version).await;
+                }
+                Ok(Ok(Err(preface::PrefaceError::Kind(_)))) => Some(Offence::Malformed),
                 Ok(Err(_)) => None,
                 Err(_) => Some(Offence::TimedOut),
             },
@@ -144,6 +149,10 @@ async fn token(
     stream: &mut TcpStream,
 ) -> io::Result<Result<parlor_protocol::wire::control::RelayToken, preface::PrefaceError>> {
     let mut bytes = [0; preface::RELAY_BYTES];
-    stream.read_exact(&mut bytes).await?;
+    // Another version's preface may be shorter.
+    stream.read_exact(&mut bytes[..2]).await?;
+    if bytes[1] == preface::VERSION {
+        stream.read_exact(&mut bytes[2..]).await?;
+    }
     Ok(preface::parse_relay(&bytes))
 }

@@ -62,12 +62,16 @@ pub(crate) async fn splice(mut links: [TcpStream; 2], quotas: [Quota; 2], copied
     }
 }
 
-/// Refuses a link with the reason.
+/// Refuses a link with the reason, and reads on until the other end has closed, so that a reset does not take the
+/// reason along.
 pub(crate) async fn refuse(mut link: TcpStream, code: CloseCode) {
     let [low, high] = u16::from(code).to_le_bytes();
     let _ = timeout(ANSWER, async {
         link.write_all(&[RELAY_REFUSED, low, high]).await?;
-        link.shutdown().await
+        link.shutdown().await?;
+        let mut thrown_away = [0; 256];
+        while link.read(&mut thrown_away).await? > 0 {}
+        io::Result::Ok(())
     })
     .await;
 }
@@ -149,9 +153,14 @@ mod tests {
     #[tokio::test]
     async fn a_refused_link_is_told_why() {
         let (mut foo, at_room) = connected().await;
-        refuse(at_room, CloseCode::Introduction).await;
-        let mut answer = Vec::new();
-        foo.read_to_end(&mut answer).await.unwrap();
+        let told = async {
+            foo.write_all(b"bytes that nobody reads").await.unwrap();
+            let mut answer = Vec::new();
+            foo.read_to_end(&mut answer).await.unwrap();
+            drop(foo);
+            answer
+        };
+        let (answer, ()) = tokio::join!(told, refuse(at_room, CloseCode::Introduction));
         assert_eq!(answer, [RELAY_REFUSED, 32, 0]);
     }
 }
