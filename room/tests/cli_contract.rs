@@ -33,6 +33,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (&["user", "add", "a b"], "a user name cannot contain ' '"),
         (&["ban", "add", "300.1.1.1"], "is neither an IP address nor a range"),
         (&["--listen", "localhost"], "invalid socket address"),
+        (&["user"], "requires a subcommand but one was not provided [subcommands: add, passwd"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
         (&["--log", "loud"], "configuration: --log: \"loud\" is none of off, error"),
     ] {

@@ -32,10 +32,10 @@ pub(super) enum Command {
         cost: u32,
     },
     /// Make, change, remove and list accounts
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     User(UserCommand),
     /// Ban addresses and ranges, of a running Room at once
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Ban(BanCommand),
     /// Say how the running Room does
     Status(ListArgs),

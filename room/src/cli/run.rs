@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parlor_protocol::address::RoomAddress;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -29,7 +30,27 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     runtime.block_on(serve(config))
 }
 
+/// Descriptors that a Room asks for: 10,000 users, and 4,096 relayed pairs of two each, with room to spare.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Takes as many descriptors as the system gives without being asked by root. With fewer the Room runs, too.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = DESCRIPTORS.min(hard);
+        if soft >= wanted {
+            Ok(soft)
+        } else {
+            setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map(|()| wanted)
+        }
+    });
+    match raised {
+        Ok(descriptors) => tracing::debug!(descriptors, "open files at most"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 async fn serve(config: DaemonConfig) -> Result<(), Failure> {
+    raise_descriptors();
     // Before the Room listens: a signal that comes while it starts must not be lost.
     let mut stop = Stop::new().map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
     let data = config.room.data.clone().unwrap_or_default();
@@ -41,7 +62,13 @@ async fn serve(config: DaemonConfig) -> Result<(), Failure> {
     if let Err(error) = announce(&addresses, config.json) {
         tracing::warn!(%error, "nobody reads the ready line");
     }
-    let name = stop.next().await;
+    let name = tokio::select! {
+        name = stop.next() => name,
+        () = room.ended() => {
+            let sentence = "the Room ended by itself, through a fault of its own that the log tells: start it again";
+            return Err(Failure::other(sentence));
+        }
+    };
     tracing::info!(signal = name, "draining");
     tokio::select! {
         () = room.shutdown() => Ok(()),
