@@ -48,8 +48,8 @@ const EVENTS: usize = 256;
 /// Commands that wait to be sent.
 const COMMANDS: usize = 256;
 
-/// What a user needs to join a room.
-#[derive(Debug, Clone)]
+/// What a user needs to join a room. The seed is hidden from `Debug`, as passwords are.
+#[derive(Clone)]
 pub struct RoomOptions {
     /// Where the Room is.
     pub address: RoomAddress,
@@ -80,6 +80,23 @@ pub struct RoomOptions {
     pub check_key: CheckKey,
     /// What is kept on this machine.
     pub data: DataDir,
+}
+
+impl fmt::Debug for RoomOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomOptions")
+            .field("address", &self.address)
+            .field("name", &self.name)
+            .field("password", &self.password)
+            .field("room_password", &self.room_password)
+            .field("tofu", &self.tofu)
+            .field("take_over", &self.take_over)
+            .field("instance", &self.instance)
+            .field("remember", &self.remember)
+            .field("agent", &self.agent)
+            .field("reachability", &self.reachability)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A login that succeeded. The check key is hidden from `Debug`.
