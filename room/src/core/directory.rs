@@ -8,11 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use bytes::Bytes;
 use parlor_protocol::identity::{InstanceId, NoiseCertificate, PublicIdentity};
 use parlor_protocol::introduction::Party;
 use parlor_protocol::name::UserName;
 use parlor_protocol::presence::Presence;
-use parlor_protocol::wire::control::{Member, Roster};
+use parlor_protocol::wire::control::{Member, Roster, ToUser};
 
 use super::ConnId;
 use super::rate::TokenBucket;
@@ -20,6 +21,11 @@ use super::rate::TokenBucket;
 /// Members in one roster frame. A member is at most 65 bytes (name and its length 33, identity 32), so a frame stays
 /// under 60 KiB.
 pub const MEMBERS_PER_FRAME: usize = 900;
+
+/// A smaller list is made anew for everybody who comes.
+const SNAPSHOT_FROM: usize = 256;
+/// Changes after which the snapshot is made anew: until then they follow it in a frame of their own.
+const SNAPSHOT_CHANGES: usize = 64;
 
 /// A user that is online.
 #[derive(Debug)]
@@ -84,12 +90,20 @@ pub struct Directory {
     sessions: HashMap<UserName, Session>,
     names: HashMap<ConnId, UserName>,
     changed: BTreeSet<UserName>,
+    snapshot: Option<Snapshot>,
+}
+
+/// The whole list as it was a few changes ago, encoded: who comes in a crowd shares the bytes.
+#[derive(Debug)]
+struct Snapshot {
+    frames: Vec<Bytes>,
+    since: BTreeSet<UserName>,
 }
 
 impl Directory {
     /// Somebody comes. Returns the session that it replaces under its name.
     pub fn join(&mut self, session: Session) -> Option<Session> {
-        self.changed.insert(session.name.clone());
+        self.note(session.name.clone());
         self.names.insert(session.conn, session.name.clone());
         // The key is replaced, too, so that the name is written as its holder writes it.
         let old = self.sessions.remove(&session.name);
@@ -104,8 +118,15 @@ impl Directory {
     pub fn leave(&mut self, conn: ConnId) -> Option<Session> {
         let name = self.names.remove(&conn)?;
         let session = self.sessions.remove(&name);
-        self.changed.insert(name);
+        self.note(name);
         session
+    }
+
+    fn note(&mut self, name: UserName) {
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.since.insert(name.clone());
+        }
+        self.changed.insert(name);
     }
 
     /// The user of a name.
@@ -143,10 +164,38 @@ impl Directory {
         self.sessions.is_empty()
     }
 
-    /// Everybody, in frames of which the last is complete.
-    pub fn whole(&self) -> Vec<Roster> {
-        let members: Vec<Member> = self.sessions.values().map(Session::member).collect();
-        frames(members, Vec::new())
+    /// Everybody, in encoded frames of which the last is complete.
+    pub fn whole(&mut self) -> Vec<Bytes> {
+        if self.sessions.len() < SNAPSHOT_FROM {
+            self.snapshot = None;
+            return encoded(frames(self.members(), Vec::new()));
+        }
+        if self.snapshot.as_ref().is_none_or(|snapshot| snapshot.since.len() > SNAPSHOT_CHANGES) {
+            let mut whole = frames(self.members(), Vec::new());
+            if let Some(last) = whole.last_mut() {
+                last.complete = false;
+            }
+            self.snapshot = Some(Snapshot { frames: encoded(whole), since: BTreeSet::new() });
+        }
+        let Some(snapshot) = &self.snapshot else { return Vec::new() };
+        let (joined, left) = self.state_of(snapshot.since.iter().cloned());
+        snapshot.frames.iter().cloned().chain(encoded(frames(joined, left))).collect()
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.sessions.values().map(Session::member).collect()
+    }
+
+    /// Of these, who is online now and who is not.
+    fn state_of(&self, names: impl Iterator<Item = UserName>) -> (Vec<Member>, Vec<UserName>) {
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for name in names {
+            match self.sessions.get(&name) {
+                Some(session) => joined.push(session.member()),
+                None => left.push(name),
+            }
+        }
+        (joined, left)
     }
 
     /// True if somebody came or went since [`take_changes`](Self::take_changes).
@@ -156,15 +205,14 @@ impl Directory {
 
     /// Who came and went, in frames of which the last is complete.
     pub fn take_changes(&mut self) -> Vec<Roster> {
-        let (mut joined, mut left) = (Vec::new(), Vec::new());
-        for name in std::mem::take(&mut self.changed) {
-            match self.sessions.get(&name) {
-                Some(session) => joined.push(session.member()),
-                None => left.push(name),
-            }
-        }
+        let changed = std::mem::take(&mut self.changed);
+        let (joined, left) = self.state_of(changed.into_iter());
         if joined.is_empty() && left.is_empty() { Vec::new() } else { frames(joined, left) }
     }
+}
+
+fn encoded(frames: Vec<Roster>) -> Vec<Bytes> {
+    frames.into_iter().map(|frame| ToUser::Roster(frame).encode().into()).collect()
 }
 
 fn frames(joined: Vec<Member>, left: Vec<UserName>) -> Vec<Roster> {
@@ -194,7 +242,7 @@ pub(crate) mod tests {
     use parlor_protocol::identity::Identity;
     use parlor_protocol::name::LanId;
     use parlor_protocol::presence::{Encryption, HostTag};
-    use parlor_protocol::wire::control::ToUser;
+    use parlor_protocol::wire::control::LENGTH_BYTES;
 
     use super::*;
 
@@ -260,19 +308,50 @@ pub(crate) mod tests {
         assert!(directory.on(ConnId(1)).is_none());
     }
 
+    fn whole(directory: &mut Directory) -> Vec<Roster> {
+        let decode = |frame: Bytes| match ToUser::decode(&frame[LENGTH_BYTES..]) {
+            Ok(ToUser::Roster(roster)) => roster,
+            other => panic!("no roster: {other:?}"),
+        };
+        directory.whole().into_iter().map(decode).collect()
+    }
+
+    #[test]
+    fn who_comes_in_a_crowd_shares_the_list_and_gets_what_has_changed_since() {
+        let mut directory = Directory::default();
+        let name = |n: u64| format!("user{n}");
+        (0..SNAPSHOT_FROM as u64).for_each(|n| drop(directory.join(session(n, &name(n)))));
+        let first = directory.whole();
+        for n in 0..500 {
+            if n % 3 == 0 {
+                directory.leave(ConnId(n / 3));
+            }
+            directory.join(session(1_000 + n, &name(1_000 + n)));
+            let mut told = BTreeSet::new();
+            let frames = whole(&mut directory);
+            for (at, frame) in frames.iter().enumerate() {
+                told.extend(frame.joined.iter().map(|member| member.name.clone()));
+                told.retain(|name| !frame.left.contains(name));
+                assert_eq!(frame.complete, at + 1 == frames.len());
+            }
+            assert_eq!(told, directory.sessions.keys().cloned().collect());
+            if n == 1 {
+                assert_eq!(directory.whole()[0].as_ptr(), first[0].as_ptr(), "the bytes are shared");
+            }
+        }
+    }
+
     #[test]
     fn a_long_list_is_split_and_no_frame_is_too_long() {
         let mut directory = Directory::default();
         for n in 0..2 * MEMBERS_PER_FRAME as u64 {
             directory.join(session(n, &format!("{n:0>32}")));
         }
-        let frames = directory.whole();
+        assert!(directory.whole().iter().all(|frame| frame.len() < 60 * 1024));
+        let frames = whole(&mut directory);
         assert_eq!(frames.iter().map(|f| f.joined.len()).sum::<usize>(), 2 * MEMBERS_PER_FRAME);
         assert_eq!(frames.iter().filter(|f| f.complete).count(), 1);
         assert!(frames.last().unwrap().complete);
-        for frame in frames {
-            assert!(ToUser::Roster(frame).encode().len() < 60 * 1024);
-        }
-        assert_eq!(Directory::default().whole(), [Roster { complete: true, ..Roster::default() }]);
+        assert_eq!(whole(&mut Directory::default()), [Roster { complete: true, ..Roster::default() }]);
     }
 }

@@ -165,6 +165,7 @@ impl Hub {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Send { conn, frame } => self.send(conn, frame.encode().into()),
+            Command::SendEncoded { conn, frame } => self.send(conn, frame),
             Command::Broadcast(frame) => self.broadcast(&frame),
             Command::Admitted { conn } => {
                 if let Some(connection) = self.connections.get(&conn) {

@@ -252,7 +252,7 @@ impl Coordinator {
         let welcome = Welcome { observed: from, ticket, check_key, blacklist };
         out.push(Command::Send { conn, frame: ToUser::Welcome(Box::new(welcome)) });
         let roster = self.directory.whole().into_iter();
-        out.extend(roster.map(|roster| Command::Send { conn, frame: ToUser::Roster(roster) }));
+        out.extend(roster.map(|frame| Command::SendEncoded { conn, frame }));
         self.review_reach(conn, now, out);
     }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::CloseCode;
@@ -133,6 +134,13 @@ pub enum Command {
         conn: ConnId,
         /// The message.
         frame: ToUser,
+    },
+    /// Send a message that is encoded already.
+    SendEncoded {
+        /// On this connection.
+        conn: ConnId,
+        /// The message.
+        frame: Bytes,
     },
     /// Send a message to every connection that was [`Admitted`](Command::Admitted).
     Broadcast(ToUser),

@@ -104,6 +104,7 @@ proptest! {
                             tokens.extend(introduced.rungs.iter().filter_map(|offer| offer.relay));
                         }
                     }
+                    Command::SendEncoded { conn, .. } => prop_assert!(!closed.contains(&conn.0)),
                     Command::Close { conn, .. } => prop_assert!(closed.insert(conn.0), "closed twice"),
                     _ => {}
                 }
