@@ -230,7 +230,8 @@ impl RoomHandle {
     }
 
     /// Ends the Room in order: nobody is let in, everybody is told when to come back, what is to be kept is written,
-    /// relayed links end. Takes at most a little over [`DRAIN`].
+    /// relayed links end. Takes at most [`DRAIN`] for the users to take their last message, and as long again where the disk
+    /// is slow.
     pub async fn shutdown(self) {
         let Self { shared, is_drained, calls, .. } = self;
         shared.closing.cancel();

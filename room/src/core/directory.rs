@@ -322,7 +322,7 @@ pub(crate) mod tests {
         let name = |n: u64| format!("user{n}");
         (0..SNAPSHOT_FROM as u64).for_each(|n| drop(directory.join(session(n, &name(n)))));
         let first = directory.whole();
-        for n in 0..500 {
+        for n in 0..200 {
             if n % 3 == 0 {
                 directory.leave(ConnId(n / 3));
             }

@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "a starting point for made-up times")]
 
 mod any_order;
+mod logins;
+mod reach;
 mod stories;
 
 use parlor_protocol::identity::{Identity, InstanceId, Purpose};
