@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parlor_protocol::name::UserName;
+use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use tokio::sync::broadcast;
 
@@ -52,6 +53,8 @@ pub enum Event {
     RoomLost {
         /// How it went.
         why: String,
+        /// What the Room said when it closed the connection, if it said anything.
+        code: Option<CloseCode>,
         /// When it is tried first.
         retry_in: Duration,
     },

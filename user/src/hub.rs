@@ -33,7 +33,7 @@ use crate::inbox::Queue;
 use crate::net::blacklist::Blacklist;
 use crate::net::interfaces::{self, Reachability};
 use crate::net::listener::{Arrival, CheckKey};
-use crate::net::room::{Joined, RoomCommand, RoomEvent};
+use crate::net::room::{Joined, LostReason, RoomCommand, RoomEvent};
 
 /// A peer that dials before the Room's word of it has arrived is waited for this long.
 const EARLY: Duration = Duration::from_secs(2);
@@ -481,7 +481,11 @@ impl Hub {
                 state.requests.clear();
                 drop(state);
                 tracing::warn!(%why, ?retry_in, "the Room is lost");
-                self.tell(Event::RoomLost { why: why.to_string(), retry_in });
+                let code = match &why {
+                    LostReason::Closed(closing) => Some(closing.code),
+                    _ => None,
+                };
+                self.tell(Event::RoomLost { why: why.to_string(), code, retry_in });
             }
             RoomEvent::Back(joined) => {
                 tracing::info!("the Room is back");

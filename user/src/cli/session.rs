@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use parlor_user::data::DataDir;
 use parlor_user::error::JoinError;
-use parlor_user::protocol::refusal::LoginRefusal;
+use parlor_user::protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_user::trust::pin_key;
 use parlor_user::{BuildError, Event, Events, User, UserBuilder, UserName};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -188,6 +188,10 @@ pub(super) async fn ended(events: &mut Events) -> Result<(), Error> {
     loop {
         match events.next().await {
             Some(Event::RoomRefused { why }) => return Err(Error::Ended(why)),
+            // A program may wait until a ban is over; who stands at a terminal is told.
+            Some(Event::RoomLost { why, code: Some(CloseCode::Banned), .. }) => {
+                return Err(Error::Ended(why));
+            }
             Some(event) => tracing::info!(?event),
             None => return Ok(()),
         }
