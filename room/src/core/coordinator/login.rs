@@ -11,7 +11,7 @@ use parlor_protocol::wire::control::{
     Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
 };
 
-use super::{Attempt, BLACKLIST_HANDED_OUT, Command, Connection, Coordinator, PasswordVerdict, Stage};
+use super::{Attempt, BLACKLIST_HANDED_OUT, Command, Coordinator, PasswordVerdict, Stage};
 use crate::core::admission::{Newcomer, Refused, Step};
 use crate::core::directory::{Reach, Session};
 use crate::core::penalty::{Offence, Verdict};
@@ -102,9 +102,11 @@ impl Coordinator {
         out: &mut Vec<Command>,
     ) {
         let Some(asked) = self.attempts.remove(&attempt) else { return };
-        let waits = |connection: &&mut Connection| matches!(connection.stage, Stage::Checking { attempt: current, .. } if current == attempt);
-        let Some(connection) = self.connections.get_mut(&conn).filter(waits) else {
+        let Some(connection) =
+            self.connections.get_mut(&conn).filter(|connection| connection.waits_for(attempt))
+        else {
             if verdict == PasswordVerdict::Wrong {
+                self.totals.refused_logins += 1;
                 tracing::info!(name = %asked.name, address = %asked.from, "a wrong login did not wait for its answer");
                 self.throttle.failed(Source::of(asked.from.ip()), &asked.name, now.instant);
                 self.charge(asked.from.ip(), Offence::WrongPassword, now, out);

@@ -92,6 +92,13 @@ struct Connection {
     stage: Stage,
 }
 
+impl Connection {
+    /// True if its login waits for this check of passwords.
+    fn waits_for(&self, attempt: u64) -> bool {
+        matches!(self.stage, Stage::Checking { attempt: current, .. } if current == attempt)
+    }
+}
+
 /// Where a password that is being verified came from, and for whom.
 #[derive(Debug)]
 struct Attempt {
