@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use parlor_protocol::identity::Identity;
 use parlor_protocol::limits::{ROOM_DEAD, ROOM_PING};
-use parlor_protocol::wire::control::ToUser;
+use parlor_protocol::wire::control::{LENGTH_BYTES, ToUser};
 use parlor_room::config::RoomLimits;
 use parlor_room::core::coordinator::{Command, Coordinator, Input, Setup};
 use parlor_room::core::relay::PairId;
@@ -129,6 +129,15 @@ impl World {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Send { conn, frame } => self.room_says(conn.0, frame),
+            Command::SendEncoded { conn, frame } => {
+                let message = frame.get(LENGTH_BYTES..).map(ToUser::decode);
+                let Some(Ok(message)) = message else { panic!("the Room sends what nobody can read") };
+                self.room_says(conn.0, message);
+            }
+            Command::SendEncoded { conn, frame } => {
+                let frame = ToUser::decode(&frame[LENGTH_BYTES..]).expect("the Room's own frame");
+                self.room_says(conn.0, frame);
+            }
             Command::Broadcast(frame) => {
                 for conn in self.room.admitted.clone() {
                     self.room_says(conn, frame.clone());
