@@ -134,10 +134,6 @@ impl World {
                 let Some(Ok(message)) = message else { panic!("the Room sends what nobody can read") };
                 self.room_says(conn.0, message);
             }
-            Command::SendEncoded { conn, frame } => {
-                let frame = ToUser::decode(&frame[LENGTH_BYTES..]).expect("the Room's own frame");
-                self.room_says(conn.0, frame);
-            }
             Command::Broadcast(frame) => {
                 for conn in self.room.admitted.clone() {
                     self.room_says(conn, frame.clone());
