@@ -3,14 +3,14 @@
 //! A figure means nothing by itself, because machines and hours differ; what is printed is a figure, that of raw
 //! TCP taken in turn with it, and their ratio. Everything runs on loopback in processes of its own: the *client*
 //! (this program), the *server* (the other user), the *Room*, and for raw TCP a server and, beside relayed rows,
-//! a relay that does nothing but copy. All are the same executable in different [roles](roles) and end with the
+//! a relay that does nothing but copy. All are the same executable in different `roles` and end with the
 //! client.
 //!
-//! - [`args`]: what is measured, where, and how often.
-//! - [`client`]: the rows between two users; [`setup`]: their first call; [`idle`]: users that do nothing.
-//! - [`raw`]: the same work over plain sockets.
-//! - [`roles`]: the other processes.
-//! - [`machine`]: CPUs, memory, and how busy others were meanwhile; [`report`]: rows.
+//! - `args`: what is measured, where, and how often.
+//! - `client`: the rows between two users; `setup`: their first call; `idle`: users that do nothing.
+//! - `raw`: the same work over plain sockets.
+//! - `roles`: the other processes.
+//! - `machine`: CPUs, memory, and how busy others were meanwhile; `report`: rows.
 
 mod args;
 mod client;
