@@ -8,7 +8,7 @@
 //! - [`process`]: programs that never outlive their owner, and waits that always end.
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
 //! - [`memory`]: searching the memory of a running process.
-//! - [`bench`]: Parlor beside raw TCP; the program `parlor-bench`.
+//! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
 //!
 //! Everything cleans up after itself when it is dropped, also when a test panics.
 
