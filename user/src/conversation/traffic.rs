@@ -1,0 +1,190 @@
+//! What goes out: messages, calls, receipts, and who writes them.
+
+use std::sync::{Arc, MutexGuard};
+
+use bytes::Bytes;
+use parlor_protocol::session::Placed;
+use tokio::sync::oneshot;
+
+use super::{ALWAYS, CallEnd, Conversation, Sent, Share, State, Taken};
+use crate::clock;
+use crate::core::channel::PushError;
+use crate::core::keeper::Phase;
+use crate::error::{Interrupted, SendError};
+
+/// From this many bytes on the caller's own task seals and writes what waits.
+const WRITE_FROM: usize = 32 * 1024;
+
+impl Conversation {
+    /// Takes a message if there is room. `body` is borrowed where it lies.
+    pub(crate) fn try_send(self: &Arc<Self>, event: Option<&Bytes>, body: &[u8]) -> Result<Taken, SendError> {
+        let mut receipt = None;
+        let mut state = self.lock();
+        // Peers that take nothing must not stop what goes to the others.
+        if self.budget.is_spent() && state.kept >= ALWAYS {
+            return Err(SendError::Full);
+        }
+        let quiet = state.channel.is_quiet();
+        let whole = || Bytes::copy_from_slice(body);
+        let tell = || {
+            let (sender, receiver) = oneshot::channel();
+            receipt = Some(receiver);
+            Some(sender)
+        };
+        let placed = match state.channel.send(event.cloned(), body, whole, tell, clock::now()) {
+            Ok(placed) => placed,
+            Err(PushError::Full(_) | PushError::TooManyCalls) => return Err(SendError::Full),
+            Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
+        };
+        let sent = Sent { session: state.session, seq: 0 };
+        self.sent(state, quiet);
+        Ok(match (placed, receipt) {
+            (Placed::Sequenced(seq), _) => Taken::Sequenced(Sent { seq, ..sent }),
+            (Placed::Waiting(_), Some(receipt)) => Taken::Waiting(receipt),
+            (Placed::Waiting(_), None) => Taken::Sequenced(sent),
+        })
+    }
+
+    /// Takes a message, waiting for room.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        event: Option<&Bytes>,
+        body: &[u8],
+    ) -> Result<Taken, SendError> {
+        self.when_there_is_room(|| match self.try_send(event, body) {
+            Err(SendError::Full) => Ok(None),
+            done => done.map(Some),
+        })
+        .await
+    }
+
+    /// Makes a call, waiting for room. The receiver gets its end.
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        name: &Bytes,
+        timeout_ms: u32,
+        body: &[u8],
+    ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
+        self.when_there_is_room(|| self.try_call(name, timeout_ms, body)).await
+    }
+
+    /// Tries until there is room, or no way to the peer.
+    async fn when_there_is_room<T>(
+        self: &Arc<Self>,
+        attempt: impl Fn() -> Result<Option<T>, SendError>,
+    ) -> Result<T, SendError> {
+        loop {
+            if *self.phase.borrow() != Phase::Ready {
+                self.ready().await?;
+            }
+            if let Some(done) = attempt()? {
+                return Ok(done);
+            }
+            // Interest is noted before another look, so that no room slips by.
+            let (here, anywhere) = (self.room.notified(), self.budget.room.notified());
+            tokio::pin!(here, anywhere);
+            here.as_mut().enable();
+            anywhere.as_mut().enable();
+            if let Some(done) = attempt()? {
+                return Ok(done);
+            }
+            tokio::select! {
+                () = here => {}
+                () = anywhere => {}
+            }
+        }
+    }
+
+    /// Makes a call if there is room for it.
+    fn try_call(
+        self: &Arc<Self>,
+        name: &Bytes,
+        timeout_ms: u32,
+        body: &[u8],
+    ) -> Result<Option<(u32, oneshot::Receiver<CallEnd>)>, SendError> {
+        let (token, end) = oneshot::channel();
+        let mut state = self.lock();
+        let quiet = state.channel.is_quiet();
+        let whole = || Bytes::copy_from_slice(body);
+        match state.channel.get(name.clone(), timeout_ms, body, whole, token, clock::now()) {
+            Ok(call) => {
+                self.sent(state, quiet);
+                Ok(Some((call, end)))
+            }
+            Err((PushError::TooLarge { len, limit }, _)) => Err(SendError::TooLarge { len, limit }),
+            Err((PushError::Full(_) | PushError::TooManyCalls, _)) => Ok(None),
+        }
+    }
+
+    /// The caller waits no more.
+    pub(crate) fn cancel(self: &Arc<Self>, call: u32) {
+        let mut state = self.lock();
+        if state.channel.cancel(call).is_some() {
+            self.room.notify_waiters();
+            self.sent(state, false);
+        }
+    }
+
+    /// Waits until the peer has taken a message over.
+    pub(crate) async fn delivered(self: &Arc<Self>, sent: Sent) -> Result<(), Interrupted> {
+        let waiting = {
+            let mut state = self.lock();
+            if state.session != sent.session {
+                return match state.ended.iter().find(|(session, ..)| *session == sent.session) {
+                    Some((_, acked, _)) if sent.seq < *acked => Ok(()),
+                    Some((_, _, why)) => Err(Interrupted { why: why.clone() }),
+                    None => Err(Interrupted { why: "the conversation ended long ago".to_owned() }),
+                };
+            }
+            let (token, receiver) = oneshot::channel();
+            if state.channel.watch(sent.seq, token).is_some() {
+                return Ok(());
+            }
+            receiver
+        };
+        waiting.await.unwrap_or_else(|_| Err(Interrupted { why: "this user has left the room".to_owned() }))
+    }
+
+    /// The application has taken a message.
+    pub(crate) fn consumed(&self, share: Share) {
+        let mut state = self.lock();
+        state.unread -= share.cost;
+        // What an earlier session sent is nothing to this one's window.
+        if share.session != state.session || !state.channel.consume(share.cost) {
+            return;
+        }
+        let link = state.active.clone();
+        drop(state);
+        if let Some(link) = link {
+            link.nudge();
+        }
+    }
+
+    /// Sees to it that what was pushed leaves. Alone, it leaves at once from this task; otherwise it shares
+    /// records with what comes after it.
+    pub(super) fn sent(self: &Arc<Self>, mut state: MutexGuard<'_, State>, was_quiet: bool) {
+        self.settle(&mut state);
+        let Some(link) = state.active.clone() else {
+            // The keeper may have gone to rest since its phase was looked at.
+            state.keeper.want();
+            drop(state);
+            if let Ok(hub) = self.hub() {
+                self.keep_running(&hub);
+            }
+            self.look.notify_one();
+            return;
+        };
+        let crowd = state.crowd;
+        let much = state.channel.unsent() >= WRITE_FROM;
+        let sleeps_too_long = Self::sleeps_too_long(&state);
+        drop(state);
+        if much || (was_quiet && !crowd) {
+            link.flush(&**self);
+        } else {
+            link.nudge();
+        }
+        if sleeps_too_long {
+            self.look.notify_one();
+        }
+    }
+}

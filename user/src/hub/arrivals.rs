@@ -1,0 +1,85 @@
+//! Peers that come to the listener.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use parlor_protocol::introduction::IntroductionId;
+use parlor_protocol::rung::Rung;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Hub, Known};
+use crate::clock;
+use crate::conversation::Incoming;
+use crate::net::listener::Arrival;
+
+/// A peer that dials before the Room's word of it has arrived is waited for this long.
+const EARLY: Duration = Duration::from_secs(2);
+/// A handshake that a peer opened on the listener must be done by then.
+const ANSWER: Duration = parlor_protocol::limits::LINK_ATTEMPT;
+/// The rungs on which a peer comes to the listener.
+const DIRECT: &[Rung] = &[Rung::SameHost, Rung::Lan, Rung::Public];
+
+impl Hub {
+    /// Answers peers that come to the listener, until the user leaves.
+    pub(crate) async fn answer_arrivals(self: Arc<Self>, mut arrivals: mpsc::Receiver<Arrival>) {
+        loop {
+            let arrival = tokio::select! {
+                () = self.stop.cancelled() => return,
+                arrival = arrivals.recv() => arrival,
+            };
+            let Some(arrival) = arrival else { return };
+            let hub = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                let from = arrival.from;
+                let answered = tokio::select! {
+                    () = hub.stop.cancelled() => return,
+                    answered = timeout(ANSWER, hub.answer_arrival(arrival)) => answered,
+                };
+                match answered {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => tracing::debug!(%from, %why, "a peer's link was not taken"),
+                    Err(_) => tracing::debug!(%from, "a peer's handshake took too long"),
+                }
+            });
+        }
+    }
+
+    async fn answer_arrival(self: &Arc<Self>, arrival: Arrival) -> Result<(), String> {
+        if self.has_left() {
+            return Err("this user has left".to_owned());
+        }
+        let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
+        let conversation = self.conversation(&known.peer);
+        let from = arrival.from.ip();
+        let fits = |rung: &Rung| self.settings.rungs.contains(rung) && known.allows(*rung, from);
+        let rungs: Vec<Rung> = DIRECT.iter().copied().filter(fits).collect();
+        if rungs.is_empty() {
+            return Err(format!("no rung that this user takes fits {from}"));
+        }
+        let incoming = Incoming { stream: arrival.stream, known, rungs };
+        conversation.answer_link(self, incoming).await.map_err(|error| error.to_string())?;
+        drop(arrival.place);
+        Ok(())
+    }
+
+    /// The introduction a peer comes with. It may be here before the Room's word of it.
+    async fn expected(&self, id: IntroductionId) -> Option<Arc<Known>> {
+        let find = || {
+            let introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+            introductions.get(&id).filter(|known| known.until > clock::now()).cloned()
+        };
+        let early = timeout(EARLY, async {
+            loop {
+                let news = self.introduced.notified();
+                tokio::pin!(news);
+                news.as_mut().enable();
+                if let Some(known) = find() {
+                    return known;
+                }
+                news.await;
+            }
+        });
+        early.await.ok()
+    }
+}

@@ -1,0 +1,219 @@
+//! Introductions: asked for, verified, held against pins and this user's settings, remembered.
+
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use parlor_protocol::identity::PublicIdentity;
+use parlor_protocol::introduction::Cipher;
+use parlor_protocol::limits::WHOLE_LOGIN;
+use parlor_protocol::name::UserName;
+use parlor_protocol::presence::Encryption;
+use parlor_protocol::refusal::PairRefusal;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::control::{Introduced, RungOffer};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{Hub, Known};
+use crate::clock;
+use crate::error::OpenError;
+use crate::events::Event;
+use crate::net::room::RoomCommand;
+
+/// Introductions that are remembered. A room in which more are under way at once is not this program's.
+const INTRODUCTIONS: usize = 4096;
+/// How often a Room that is asked too much is asked again.
+const BUSY_TRIES: usize = 8;
+
+impl Known {
+    /// False if records in the clear would leave the host or the LAN that the rung stands for: the Room's word is not
+    /// enough for that.
+    pub(crate) fn allows(&self, rung: Rung, address: IpAddr) -> bool {
+        if self.introduction.cipher != Cipher::Cleartext {
+            return true;
+        }
+        match rung {
+            Rung::SameHost => address.to_canonical().is_loopback(),
+            Rung::Lan => is_local(address.to_canonical()),
+            Rung::Public | Rung::Relay => false,
+        }
+    }
+}
+
+/// Addresses that do not lead out of a local network: RFC 1918, RFC 4193, link-local.
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+impl Hub {
+    /// Asks the Room for an introduction; while it is gone, the latest one serves.
+    pub(crate) async fn introduce(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        if *peer == self.name {
+            return Err(OpenError::Refused { peer: peer.clone(), why: PairRefusal::Yourself });
+        }
+        for _ in 0..BUSY_TRIES {
+            match self.ask_for_introduction(peer).await {
+                Err(OpenError::Refused { why: PairRefusal::Busy { retry_after_ms }, .. }) => {
+                    tokio::time::sleep(Duration::from_millis(u64::from(retry_after_ms))).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.ask_for_introduction(peer).await
+    }
+
+    async fn ask_for_introduction(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        if !self.room_is_up() {
+            return self.latest(peer);
+        }
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.lock().requests.insert(request, sender);
+        let command = RoomCommand::Introduce { request, peer: peer.clone() };
+        let answered = timeout(WHOLE_LOGIN, async {
+            self.commands.send(command).await.ok()?;
+            answer.await.ok()
+        });
+        let answer = answered.await;
+        self.lock().requests.remove(&request);
+        match answer {
+            Ok(Some(Ok(introduced))) => {
+                let (known, offers) = self.know(*introduced)?;
+                if known.peer != *peer {
+                    let why = format!("it introduces {} instead", known.peer);
+                    return Err(OpenError::BadIntroduction { peer: peer.clone(), why });
+                }
+                Ok((known, offers))
+            }
+            Ok(Some(Err(why))) => Err(refused(peer, why)),
+            Ok(None) | Err(_) => self.latest(peer),
+        }
+    }
+
+    fn latest(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        let now = clock::now();
+        let latest = self.lock().latest.get(peer).cloned();
+        let Some((known, offers)) = latest.filter(|(known, _)| known.until > now) else {
+            return Err(OpenError::RoomLost(peer.clone()));
+        };
+        // Relay tokens are used up, and the relay is gone with the Room.
+        let offers = offers.into_iter().filter(|offer| offer.rung.is_direct()).collect();
+        Ok((known, offers))
+    }
+
+    /// Verifies an introduction and remembers it.
+    pub(super) fn know(&self, introduced: Introduced) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+        let bad = |why: String| OpenError::BadIntroduction { peer: self.name.clone(), why };
+        let introduction =
+            introduced.introduction.verify(&self.room).map_err(|error| bad(error.to_string()))?;
+        let Some((me, peer)) = introduction.sides(&self.name) else {
+            return Err(bad("it does not name this user".to_owned()));
+        };
+        if me.identity != self.identity.public() {
+            return Err(bad("it names this user with another identity".to_owned()));
+        }
+        let (name, identity) = (peer.name.clone(), peer.identity);
+        if introduction.cipher == Cipher::Cleartext && self.settings.encryption == Encryption::On {
+            let why = "it says that records go in the clear, and this user wants encryption".to_owned();
+            return Err(OpenError::BadIntroduction { peer: name, why });
+        }
+        self.check_pin(&name, &identity)?;
+        let now = clock::now();
+        let until = now + introduction.lifetime();
+        let id = introduction.id;
+        let known = Arc::new(Known { introduction, peer: name.clone(), identity, until });
+        {
+            let mut introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+            if introductions.len() >= INTRODUCTIONS {
+                introductions.retain(|_, known| known.until > now);
+            }
+            if introductions.len() >= INTRODUCTIONS
+                && let Some(oldest) =
+                    introductions.iter().min_by_key(|(_, known)| known.until).map(|(id, _)| *id)
+            {
+                introductions.remove(&oldest);
+            }
+            introductions.insert(id, Arc::clone(&known));
+        }
+        self.introduced.notify_waiters();
+        let mut offers = introduced.rungs;
+        offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
+        let mut state = self.lock();
+        if state.latest.len() >= INTRODUCTIONS {
+            state.latest.retain(|_, (known, _)| known.until > now);
+        }
+        if state.latest.len() < INTRODUCTIONS || state.latest.contains_key(&name) {
+            state.latest.insert(name, (Arc::clone(&known), offers.clone()));
+        }
+        drop(state);
+        Ok((known, offers))
+    }
+
+    /// Holds a peer's key against the one seen before.
+    fn check_pin(&self, peer: &UserName, identity: &PublicIdentity) -> Result<(), OpenError> {
+        let seen_in_this_run = self.lock().pins.get(peer).copied();
+        let pinned = match seen_in_this_run {
+            Some(pinned) => Some(pinned),
+            // A key that cannot be compared is not believed.
+            None => self.data.peer_pin(self.room.fingerprint(), peer).map_err(|error| {
+                let why = format!("its key cannot be held against the one seen before: {error}");
+                OpenError::BadIntroduction { peer: peer.clone(), why }
+            })?,
+        };
+        match pinned {
+            Some(pinned) if pinned != *identity => {
+                let error = OpenError::IdentityChanged {
+                    peer: peer.clone(),
+                    pinned: pinned.fingerprint(),
+                    seen: identity.fingerprint(),
+                };
+                self.tell(Event::IdentityChanged { peer: peer.clone(), why: error.to_string() });
+                Err(error)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A peer has proved this key: it is the one expected from now on. False if another one was proved first.
+    pub(crate) fn pin(self: &Arc<Self>, known: &Known) -> bool {
+        let (peer, identity) = (known.peer.clone(), known.identity);
+        match self.lock().pins.entry(peer.clone()) {
+            Entry::Occupied(pinned) => return *pinned.get() == identity,
+            Entry::Vacant(place) => place.insert(identity),
+        };
+        if peer.is_guest() {
+            return true;
+        }
+        let (data, room) = (self.data.clone(), self.room.fingerprint());
+        self.tasks.spawn_blocking(move || {
+            if let Ok(Some(_)) = data.peer_pin(room, &peer) {
+                return;
+            }
+            if let Err(error) = data.pin_peer(room, &peer, &identity) {
+                tracing::warn!(%peer, %error, "the key of a peer cannot be kept");
+            }
+        });
+        true
+    }
+
+    /// Forgets the key seen before under a name. True if there was one.
+    pub(crate) fn forget(&self, peer: &UserName) -> Result<bool, crate::data::DataError> {
+        let here = self.lock().pins.remove(peer).is_some();
+        Ok(self.data.forget_peer(self.room.fingerprint(), peer)? || here)
+    }
+}
+
+fn refused(peer: &UserName, why: PairRefusal) -> OpenError {
+    let peer = peer.clone();
+    match why {
+        PairRefusal::Offline => OpenError::Offline(peer),
+        PairRefusal::NoSuchPeer => OpenError::NoSuchPeer(peer),
+        why => OpenError::Refused { peer, why },
+    }
+}

@@ -1,0 +1,174 @@
+//! What the Room says, and what it is told.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parlor_protocol::wire::control::{Introduced, Roster};
+use tokio::sync::mpsc;
+
+use super::{Answer, Hub};
+use crate::core::roster::Change;
+use crate::error::OpenError;
+use crate::events::Event;
+use crate::net::interfaces::{self, Reachability};
+use crate::net::room::{Joined, LostReason, RoomCommand, RoomEvent};
+
+/// How often this machine's addresses are looked at.
+const NETWORK_LOOK: Duration = Duration::from_secs(5);
+
+impl Hub {
+    /// Takes what the Room says, until the user leaves.
+    pub(crate) async fn listen_to_room(self: Arc<Self>, mut events: mpsc::Receiver<RoomEvent>) {
+        loop {
+            let event = tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            let Some(event) = event else { return };
+            self.on_room_event(event);
+        }
+    }
+
+    /// Tells the Room when this machine's addresses change, and looks for better paths then.
+    pub(crate) async fn watch_network(self: Arc<Self>, reachability: Reachability) {
+        let mut known = interfaces::addresses();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(NETWORK_LOOK) => {}
+            }
+            let now = interfaces::addresses();
+            if now == known {
+                continue;
+            }
+            tracing::info!(addresses = ?now, "this machine's addresses changed");
+            known = now;
+            // While the Room is gone this would wait for it; the next login says the same.
+            if self.room_is_up()
+                && self.commands.try_send(RoomCommand::Presence(reachability.clone())).is_err()
+            {
+                tracing::warn!("the Room was not told of this machine's new addresses");
+            }
+            for conversation in self.conversations() {
+                conversation.try_again();
+                conversation.climb_now();
+            }
+        }
+    }
+
+    fn on_room_event(self: &Arc<Self>, event: RoomEvent) {
+        match event {
+            RoomEvent::Roster(delta) => self.on_roster(delta),
+            RoomEvent::Introduced(introduced) => match introduced.request {
+                Some(request) => self.answer(request, Ok(introduced)),
+                None => self.on_asked(*introduced),
+            },
+            RoomEvent::IntroductionRefused { request, why } => self.answer(request, Err(why)),
+            RoomEvent::Blacklist(nets) => self.blacklist.set(nets),
+            RoomEvent::Reachable(addresses) => {
+                tracing::debug!(?addresses, "what peers are told to dial from outside");
+                if !addresses.is_empty() {
+                    for conversation in self.conversations() {
+                        conversation.climb_now();
+                    }
+                }
+            }
+            RoomEvent::Lost { why, retry_in } => {
+                self.room_is_up.store(false, Ordering::SeqCst);
+                let mut state = self.lock();
+                state.members.room_lost();
+                // Who waits for an introduction falls back to an earlier one.
+                state.requests.clear();
+                drop(state);
+                tracing::warn!(%why, ?retry_in, "the Room is lost");
+                let code = match &why {
+                    LostReason::Closed(closing) => Some(closing.code),
+                    _ => None,
+                };
+                self.tell(Event::RoomLost { why: why.to_string(), code, retry_in });
+            }
+            RoomEvent::Back(joined) => {
+                tracing::info!("the Room is back");
+                self.joined(*joined);
+                self.room_is_up.store(true, Ordering::SeqCst);
+                self.tell(Event::RoomBack);
+                for conversation in self.conversations() {
+                    conversation.try_again();
+                }
+            }
+            RoomEvent::Refused(error) => {
+                tracing::error!(%error, "the Room does not let this user in again");
+                self.room_is_up.store(false, Ordering::SeqCst);
+                self.lock().requests.clear();
+                self.tell(Event::RoomRefused { why: error.to_string() });
+            }
+        }
+    }
+
+    /// A login succeeded, the first or a later one.
+    pub(super) fn joined(self: &Arc<Self>, joined: Joined) {
+        self.blacklist.set(joined.blacklist);
+        self.check_key.store(Some(Arc::new(joined.check_key)));
+        let mut state = self.lock();
+        state.room_socket = joined.room_socket;
+        state.observed = joined.observed;
+        let changes = state.members.replace(joined.members);
+        drop(state);
+        self.on_changes(changes);
+    }
+
+    fn on_roster(self: &Arc<Self>, delta: Roster) {
+        let changes = self.lock().members.apply(delta);
+        self.on_changes(changes);
+    }
+
+    fn on_changes(self: &Arc<Self>, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Joined(member) if member.name == self.name => {}
+                Change::Joined(member) => {
+                    let waiting = self.lock().peers.get(&member.name).cloned();
+                    if let Some(conversation) = waiting {
+                        conversation.try_again();
+                    }
+                    self.tell(Event::Joined { peer: member.name });
+                }
+                Change::Left(name) => {
+                    if name != self.name {
+                        let talked_to = self.lock().peers.get(&name).cloned();
+                        if let Some(conversation) = talked_to {
+                            conversation.peer_left();
+                        }
+                        self.tell(Event::Left { peer: name });
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: u32, answer: Answer) {
+        if let Some(waiting) = self.lock().requests.remove(&request) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// A peer asked to be introduced to this user.
+    fn on_asked(self: &Arc<Self>, introduced: Introduced) {
+        match self.know(introduced) {
+            Ok(_) if self.has_left() => {}
+            Ok((known, offers)) => {
+                let conversation = self.conversation(&known.peer);
+                self.tasks.spawn(conversation.asked(Arc::clone(self), known, offers));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an introduction is refused");
+                let peer = match &error {
+                    OpenError::IdentityChanged { peer, .. } => Some(peer.clone()),
+                    _ => None,
+                };
+                self.tell(Event::Refused { peer, why: error.to_string() });
+            }
+        }
+    }
+}
