@@ -140,6 +140,13 @@ impl Conversation {
             if state.channel.watch(sent.seq, token).is_some() {
                 return Ok(());
             }
+            // The answer to a ping brings the acknowledgement along, which else waits for data to ride on.
+            state.channel.probe();
+            let active = state.active.clone();
+            drop(state);
+            if let Some(link) = active {
+                link.flush(&**self);
+            }
             receiver
         };
         waiting.await.unwrap_or_else(|_| Err(Interrupted { why: "this user has left the room".to_owned() }))

@@ -19,6 +19,8 @@ use super::{Channel, Event, LinkId};
 const LINK_FRAMES: usize = 512;
 /// Pings in one record; the rest goes into the next.
 const PINGS: usize = 16;
+/// Pings under way on a link; the oldest is forgotten for another.
+const PINGED: usize = 64;
 
 /// What a record asks of the link that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +82,9 @@ impl<C, R> Channel<C, R> {
         let pings = link.pings.len().min(PINGS);
         for ping in link.pings.drain(..pings) {
             write_number(out, kind::PING, ping);
+            if link.pinged.len() == PINGED {
+                link.pinged.remove(0);
+            }
             link.pinged.push((ping, now));
         }
         if header.seq.is_some() {
