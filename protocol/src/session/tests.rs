@@ -186,6 +186,16 @@ fn a_peer_that_ignores_the_window_is_found_out() {
 }
 
 #[test]
+fn a_gap_in_the_numbers_is_refused_and_a_repeat_is_dropped() {
+    let mut inbound = Inbound::new(1024);
+    let frame = || Bytes::from_static(&[0, b'x']);
+    assert!(matches!(inbound.take(0, 16, frame()), Ok(Some(Arrived::Message { .. }))));
+    assert_eq!(inbound.take(0, 16, frame()), Ok(None));
+    assert_eq!(inbound.take(2, 16, frame()), Err(PeerMisbehaved::Gap { expected: 1, found: 2 }));
+    assert_eq!(inbound.next(), 1);
+}
+
+#[test]
 fn a_full_buffer_refuses_messages_and_still_takes_calls() {
     let mut c = Conversation::new(100_000);
     while c.push(&message(""), &[0; 1000], None).is_ok() {}
