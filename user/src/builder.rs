@@ -280,8 +280,7 @@ impl UserBuilder {
         // The Room may check this user's address while it answers the login, so the listener runs first.
         let blacklist = Blacklist::default();
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
-        let listening =
-            listener.run(sender, blacklist.clone(), check_key.clone(), tasks.clone(), stop.clone());
+        let listening = listener.run(sender, blacklist.clone(), check_key, tasks.clone(), stop.clone());
         tasks.spawn(listening);
         let (room, joined, events) = RoomClient::join(options, &tasks, &stop).await?;
         let hub = Hub::new(Parts {
@@ -289,7 +288,6 @@ impl UserBuilder {
             instance,
             settings,
             blacklist,
-            check_key,
             tasks: tasks.clone(),
             stop,
             commands: room.commands().clone(),

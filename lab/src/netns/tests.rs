@@ -76,7 +76,9 @@ fn a_host_that_loses_everything_hears_nothing_and_one_that_loses_some_still_does
     lan.foo.lose(100).unwrap();
     assert_eq!(ask(&lan.foo, bar, "0.5"), "silence");
     lan.foo.lose(10).unwrap();
-    assert_eq!(ask(&lan.foo, bar, "15"), "bar sees 192.168.1.10");
+    // A reset that overtakes a lost answer is possible, five in a row are not.
+    let heard = (0..5).any(|_| ask(&lan.foo, bar, "15") == "bar sees 192.168.1.10");
+    assert!(heard, "one in ten lost is not all lost");
     lan.foo.lose(0).unwrap();
     assert_eq!(ask(&lan.foo, bar, "10"), "bar sees 192.168.1.10");
 }

@@ -63,7 +63,7 @@ pub(crate) struct Conversation {
     hub: Weak<Hub>,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
-    /// There is room in the send buffer again.
+    /// There is room in the send buffer again, a call has ended, or the path has changed.
     room: Notify,
     budget: Arc<Budget>,
     /// Answers that wait for room.
@@ -270,8 +270,12 @@ impl Conversation {
 
     /// Tells the budget what the channel keeps now.
     fn settle(&self, state: &mut State) {
-        let now = state.channel.buffered();
+        let (before, now) = (state.kept, state.channel.buffered());
         self.budget.settle(&mut state.kept, now);
+        if before >= ALWAYS && now < ALWAYS {
+            // What may always be kept is free here, whatever the other channels keep.
+            self.room.notify_waiters();
+        }
     }
 
     /// True if the keeper sleeps past the channel's next deadline.

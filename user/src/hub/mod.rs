@@ -31,7 +31,6 @@ use crate::data::DataDir;
 use crate::events::Event;
 use crate::inbox::Queue;
 use crate::net::blacklist::Blacklist;
-use crate::net::listener::CheckKey;
 use crate::net::room::{Joined, RoomCommand};
 
 /// Conversations at rest are forgotten when there are this many.
@@ -71,7 +70,6 @@ pub(crate) struct Hub {
     pub(crate) inbox: Arc<Queue>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) blacklist: Blacklist,
-    pub(crate) check_key: CheckKey,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the user leaves: every task ends.
     pub(crate) stop: CancellationToken,
@@ -105,7 +103,6 @@ pub(crate) struct Parts {
     pub(crate) instance: InstanceId,
     pub(crate) settings: Settings,
     pub(crate) blacklist: Blacklist,
-    pub(crate) check_key: CheckKey,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) commands: mpsc::Sender<RoomCommand>,
@@ -130,7 +127,6 @@ impl Hub {
             inbox: Arc::default(),
             budget: Arc::default(),
             blacklist: parts.blacklist,
-            check_key: parts.check_key,
             tasks: parts.tasks,
             stop: parts.stop,
             commands: parts.commands,

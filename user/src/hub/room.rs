@@ -109,7 +109,6 @@ impl Hub {
     /// A login succeeded, the first or a later one.
     pub(super) fn joined(self: &Arc<Self>, joined: Joined) {
         self.blacklist.set(joined.blacklist);
-        self.check_key.store(Some(Arc::new(joined.check_key)));
         let mut state = self.lock();
         state.room_socket = joined.room_socket;
         state.observed = joined.observed;
