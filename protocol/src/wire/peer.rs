@@ -168,9 +168,6 @@ pub enum PeerMisbehaved {
     /// A name that is no name.
     #[error("a callback or event name that is none")]
     Name,
-    /// More calls than may wait.
-    #[error("more calls at once than allowed")]
-    Calls,
     /// A status that this version does not have.
     #[error("answer status {0} is unknown")]
     Status(u8),
@@ -190,10 +187,9 @@ impl PeerMisbehaved {
             | PeerMisbehaved::Gap { .. }
             | PeerMisbehaved::AckOfUnsent { .. }
             | PeerMisbehaved::Piece => CloseCode::Unexpected,
-            PeerMisbehaved::Window
-            | PeerMisbehaved::TooLarge(_)
-            | PeerMisbehaved::Streams
-            | PeerMisbehaved::Calls => CloseCode::LimitExceeded,
+            PeerMisbehaved::Window | PeerMisbehaved::TooLarge(_) | PeerMisbehaved::Streams => {
+                CloseCode::LimitExceeded
+            }
         }
     }
 }

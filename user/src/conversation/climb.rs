@@ -76,7 +76,8 @@ impl Conversation {
         if asked {
             self.probe();
         }
-        for offer in offers.iter().filter(|offer| offer.rung.is_direct() && offer.dial.is_empty()) {
+        let is_the_peers = |offer: &&RungOffer| offer.rung.is_direct() && offer.dial.is_empty();
+        for offer in offers.iter().filter(is_the_peers) {
             let what = "offered: the peer is the one to dial";
             self.lock().story.tell(began, Some(offer.rung), what.to_owned());
         }
@@ -108,7 +109,7 @@ impl Conversation {
                 break;
             }
         }
-        let peer_dials = offers.iter().any(|offer| offer.rung.is_direct() && offer.dial.is_empty());
+        let peer_dials = offers.iter().any(|offer| is_the_peers(&offer));
         if peer_dials && !linked && self.path().is_none() {
             // The peer's own dial may be on its way.
             let _ = timeout(PEER_DIALS, self.linked()).await;
@@ -159,7 +160,8 @@ impl Conversation {
         if asked { state.channel.rung_heard_since(began) } else { state.channel.sound_rung() }
     }
 
-    fn probe(&self) {
+    /// Asks the peer for a sign of life on the link that carries the data, now.
+    pub(super) fn probe(&self) {
         let mut state = self.lock();
         state.channel.probe();
         let active = state.active.clone();

@@ -36,12 +36,12 @@ impl Conversation {
             Err(PushError::Full(_) | PushError::TooManyCalls) => return Err(SendError::Full),
             Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
         };
-        let sent = Sent { session: state.session, seq: 0 };
+        let session = state.session;
         self.sent(state, quiet);
-        Ok(match (placed, receipt) {
-            (Placed::Sequenced(seq), _) => Taken::Sequenced(Sent { seq, ..sent }),
-            (Placed::Waiting(_), Some(receipt)) => Taken::Waiting(receipt),
-            (Placed::Waiting(_), None) => Taken::Sequenced(sent),
+        Ok(match placed {
+            Placed::Sequenced(seq) => Taken::Sequenced(Sent { session, seq }),
+            // A message that waits has asked for its receipt.
+            Placed::Waiting(_) => Taken::Waiting(receipt.unwrap_or_else(|| oneshot::channel().1)),
         })
     }
 
@@ -140,13 +140,9 @@ impl Conversation {
             if state.channel.watch(sent.seq, token).is_some() {
                 return Ok(());
             }
-            // The answer to a ping brings the acknowledgement along, which else waits for data to ride on.
-            state.channel.probe();
-            let active = state.active.clone();
             drop(state);
-            if let Some(link) = active {
-                link.flush(&**self);
-            }
+            // The answer to a ping brings the acknowledgement along, which else waits for data to ride on.
+            self.probe();
             receiver
         };
         waiting.await.unwrap_or_else(|_| Err(Interrupted { why: "this user has left the room".to_owned() }))
