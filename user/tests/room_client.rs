@@ -12,11 +12,9 @@ use parlor_protocol::wire::control::{Closing, Credentials, Introduce, Roster, Se
 use parlor_user::data::DataDir;
 use parlor_user::net::blacklist::Blacklist;
 use parlor_user::net::listener::Listener;
-use parlor_user::net::room::{
-    JoinError, Joined, LostReason, RoomClient, RoomCommand, RoomEvent, RoomFault, RoomOptions,
-};
+use parlor_user::net::room::{JoinError, LostReason, RoomCommand, RoomEvent, RoomFault, RoomOptions};
 use parlor_user::trust::{Distrust, pin_key};
-use support::{Certificate, Character, FakeRoom, LONG, has_password, options, welcome};
+use support::{Certificate, Character, FakeRoom, LONG, User, has_password, options, welcome};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -24,20 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-struct User {
-    client: RoomClient,
-    joined: Joined,
-    events: mpsc::Receiver<RoomEvent>,
-}
-
 impl User {
-    async fn join(options: RoomOptions) -> Result<Self, JoinError> {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let join = RoomClient::join(options, &tasks, &stop);
-        let (client, joined, events) = timeout(LONG, join).await.unwrap()?;
-        Ok(Self { client, joined, events })
-    }
-
     async fn event(&mut self) -> Option<RoomEvent> {
         timeout(LONG, self.events.recv()).await.unwrap()
     }

@@ -17,30 +17,15 @@ use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{Closing, Introduced, RungOffer, Secret};
 use parlor_room::{Room, RoomConfig, RoomHandle};
 use parlor_user::net::dial::dial_relay;
-use parlor_user::net::room::{JoinError, Joined, RoomClient, RoomCommand, RoomEvent, RoomOptions};
-use support::{LONG, options};
+use parlor_user::net::room::{JoinError, RoomCommand, RoomEvent, RoomOptions};
+use support::{LONG, User, options};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
-struct User {
-    client: RoomClient,
-    joined: Joined,
-    events: mpsc::Receiver<RoomEvent>,
-}
-
 impl User {
-    async fn join(options: RoomOptions) -> Result<Self, JoinError> {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let join = RoomClient::join(options, &tasks, &stop);
-        let (client, joined, events) = timeout(LONG, join).await.unwrap()?;
-        Ok(Self { client, joined, events })
-    }
-
     /// The next event that `wanted` wants; others are let go.
     async fn until<T>(&mut self, mut wanted: impl FnMut(RoomEvent) -> Option<T>) -> T {
         let found = async {

@@ -21,18 +21,36 @@ use parlor_protocol::wire::preface;
 use parlor_user::data::DataDir;
 use parlor_user::net::interfaces::Reachability;
 use parlor_user::net::listener::CheckKey;
-use parlor_user::net::room::RoomOptions;
+use parlor_user::net::room::{JoinError, Joined, RoomClient, RoomEvent, RoomOptions};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use zeroize::Zeroizing;
 
 /// Nothing here takes this long; a test that waits longer has failed.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// A user in a room, by the Room's client alone.
+pub struct User {
+    pub client: RoomClient,
+    pub joined: Joined,
+    pub events: mpsc::Receiver<RoomEvent>,
+}
+
+impl User {
+    pub async fn join(options: RoomOptions) -> Result<Self, JoinError> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let join = RoomClient::join(options, &tasks, &stop);
+        let (client, joined, events) = timeout(LONG, join).await.unwrap()?;
+        Ok(Self { client, joined, events })
+    }
+}
 
 /// How a Room answers a login.
 pub type Verdict = Box<dyn FnMut(&Login) -> ToUser + Send>;
