@@ -1,27 +1,22 @@
-//! Attempts and handshakes without their sockets: what `conversation/{climb,links}.rs` do, in their order.
+//! Attempts without their sockets: what `conversation/climb.rs` does, in its order.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use parlor_protocol::limits::{LINK_ATTEMPT, RECEIVE_WINDOW};
+use parlor_protocol::limits::LINK_ATTEMPT;
 use parlor_protocol::noise::payload::LinkHello;
-use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::RungOffer;
 
-use super::conversation::Chan;
 use super::network::{ConnKey, Dialed, End, Packet, Role, Way};
 use super::note;
 use super::user::{AttemptKey, Known};
 use super::world::{What, World};
-use crate::core::channel::{Event, LinkId, Stale, Terms};
 use crate::core::ladder::{Attempt, Target, improves, schedule};
 use crate::error::OpenError;
 
 /// As in `conversation/climb.rs`.
 const PEER_DIALS: Duration = Duration::from_secs(1);
-/// As in `conversation/mod.rs`.
-const UNREAD: u64 = 2 * RECEIVE_WINDOW;
 
 /// What a search waits for.
 #[derive(Debug)]
@@ -36,29 +31,29 @@ pub(super) enum Search {
 pub(super) struct Group {
     pub(super) user: usize,
     pub(super) run: u32,
-    peer: usize,
+    pub(super) peer: usize,
     asked: bool,
     began: Instant,
     best: Option<Rung>,
     linked: bool,
     /// On some rung the peer is the one to dial.
     peer_dials: bool,
-    left: Vec<AttemptKey>,
+    pub(super) left: Vec<AttemptKey>,
 }
 
 pub(super) struct Trying {
     pub(super) user: usize,
     pub(super) run: u32,
     group: u64,
-    attempt: Attempt,
-    asked: bool,
+    pub(super) attempt: Attempt,
+    pub(super) asked: bool,
     began: Instant,
-    known: Rc<Known>,
+    pub(super) known: Rc<Known>,
     conn: Option<ConnKey>,
-    hello: Option<LinkHello>,
+    pub(super) hello: Option<LinkHello>,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Linked(Rung),
     Other,
 }
@@ -203,7 +198,7 @@ impl World {
         }
     }
 
-    fn open_handshake(&mut self, key: AttemptKey, conn: ConnKey) {
+    pub(super) fn open_handshake(&mut self, key: AttemptKey, conn: ConnKey) {
         let Some(trying) = self.attempts.get(&key) else { return };
         let (user, run, peer, rung) = (trying.user, trying.run, trying.known.peer, trying.attempt.rung);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
@@ -227,7 +222,7 @@ impl World {
         self.outcome(key, Outcome::Other);
     }
 
-    fn outcome(&mut self, key: AttemptKey, outcome: Outcome) {
+    pub(super) fn outcome(&mut self, key: AttemptKey, outcome: Outcome) {
         let Some(trying) = self.attempts.remove(&key) else { return };
         if let Some(conn) = trying.conn
             && !matches!(self.role(conn, 0), Role::Link { .. })
@@ -296,187 +291,6 @@ impl World {
             {
                 self.close(conn, 0);
             }
-        }
-    }
-
-    pub(super) fn handshake_or_record(
-        &mut self,
-        user: usize,
-        run: u32,
-        key: ConnKey,
-        end: usize,
-        role: Role,
-        packet: Packet,
-    ) {
-        match (role, packet) {
-            (Role::Dialing(attempt), Packet::RelayReady) => {
-                let Some(trying) = self.attempts.get(&attempt) else { return };
-                if trying.asked {
-                    let known = Rc::clone(&trying.known);
-                    let role = Role::Answering { known, attempt: Some(attempt), terms: None };
-                    self.set_role(key, end, role);
-                } else {
-                    self.open_handshake(attempt, key);
-                }
-            }
-            (Role::Dialing(attempt), Packet::RelayRefused) => self.attempt_failed(attempt, "relay refused"),
-            (Role::Dialing(attempt), Packet::Refusal(code)) => {
-                self.attempt_failed(attempt, &format!("refused: {code}"));
-            }
-            (Role::Dialing(attempt), Packet::Accept(accept)) => {
-                let Some(trying) = self.attempts.get(&attempt) else { return };
-                let (peer, rung) = (trying.known.peer, trying.attempt.rung);
-                let Some(hello) = trying.hello else { return };
-                let terms = Chan::terms_of(&hello, &accept);
-                match self.adopt(user, run, peer, key, end, rung, &terms) {
-                    Ok(()) => self.outcome(attempt, Outcome::Linked(rung)),
-                    Err(Stale) => self.attempt_failed(attempt, "stale"),
-                }
-            }
-            (Role::Answering { known, attempt, terms: None }, Packet::Hello(rung, hello)) => {
-                let peer = known.peer;
-                self.ensure_conversation(user, run, peer);
-                let Some(conversation) = self.conversation(user, run, peer) else { return };
-                match conversation.channel.judge(&hello) {
-                    Ok((accept, terms)) => {
-                        let terms = Some((rung, terms));
-                        self.set_role(key, end, Role::Answering { known, attempt, terms });
-                        self.transmit(key, end, Packet::Accept(accept));
-                    }
-                    Err(Stale) => {
-                        self.transmit(key, end, Packet::Refusal(CloseCode::Superseded));
-                        match attempt {
-                            Some(attempt) => self.attempt_failed(attempt, "stale"),
-                            None => self.close(key, end),
-                        }
-                    }
-                }
-            }
-            (
-                Role::Answering { known, attempt, terms: Some((rung, terms)) },
-                packet @ Packet::Record { .. },
-            ) => {
-                let adopted = self.adopt(user, run, known.peer, key, end, rung, &terms);
-                if adopted.is_ok() {
-                    let role = self.role(key, end);
-                    self.handshake_or_record(user, run, key, end, role, packet);
-                } else if attempt.is_none() {
-                    self.close(key, end);
-                }
-                if let Some(attempt) = attempt {
-                    match adopted {
-                        Ok(()) => self.outcome(attempt, Outcome::Linked(rung)),
-                        Err(Stale) => self.attempt_failed(attempt, "stale"),
-                    }
-                }
-            }
-            (Role::Link { peer, id }, Packet::Record { number, key: sealed, plaintext }) => {
-                self.on_record(user, run, peer, id, (key, end), (number, sealed), &plaintext);
-            }
-            // A link that was dropped is read to its end.
-            (Role::Closed, _) => {}
-            (role, packet) => panic!("{user} heard {packet:?} as {role:?}"),
-        }
-    }
-
-    pub(super) fn on_answer_deadline(&mut self, key: ConnKey, end: usize) {
-        if matches!(self.role(key, end), Role::New | Role::Answering { attempt: None, .. }) {
-            self.close(key, end);
-        }
-    }
-
-    /// Binds a proved link to the channel.
-    #[expect(clippy::too_many_arguments, reason = "what the shell's struct holds")]
-    fn adopt(
-        &mut self,
-        user: usize,
-        run: u32,
-        peer: usize,
-        conn: ConnKey,
-        end: usize,
-        rung: Rung,
-        terms: &Terms,
-    ) -> Result<(), Stale> {
-        let now = self.now;
-        let Some(process) = self.process(user, run) else { return Err(Stale) };
-        if process.left {
-            return Err(Stale);
-        }
-        let id = LinkId(process.next_link);
-        process.next_link += 1;
-        let mut events = Vec::new();
-        let Some(conversation) = self.conversation(user, run, peer) else { return Err(Stale) };
-        if conversation.unread > UNREAD {
-            note!(self, "{user}>{peer} too much is unread");
-            return Err(Stale);
-        }
-        let acked = conversation.channel.acked_seq();
-        conversation.links.insert(id, conn);
-        let bound = conversation.channel.bind(id, rung, terms, now, &mut events);
-        if events.iter().any(|event| matches!(event, Event::SessionReset)) {
-            conversation.note_session_end(acked);
-        }
-        if bound.is_err() {
-            conversation.links.remove(&id);
-            note!(self, "{user}>{peer} {rung} link is stale: {terms:?}");
-            self.dispatch(user, run, peer, &mut events);
-            return Err(Stale);
-        }
-        conversation.bound_at.get_or_insert(now);
-        conversation.keeper.linked();
-        conversation.keeper.wake();
-        note!(self, "{user}>{peer} binds {id:?} on {rung}, {conn:?}");
-        self.set_role(conn, end, Role::Link { peer, id });
-        self.ledger.links += 1;
-        self.phase_changed(user, run, peer);
-        self.dispatch(user, run, peer, &mut events);
-        self.flush(user, run, conn);
-        self.look(user, run, peer);
-        let waits =
-            |group: &Group| (group.user, group.run, group.peer) == (user, run, peer) && group.left.is_empty();
-        let waiting: Vec<u64> = self.groups.iter().filter(|(_, g)| waits(g)).map(|(n, _)| *n).collect();
-        for group in waiting {
-            self.schedule(now, What::PeerDialed { group });
-        }
-        Ok(())
-    }
-
-    /// Takes in a record of a link.
-    #[expect(clippy::too_many_arguments, reason = "what the shell's structs hold")]
-    fn on_record(
-        &mut self,
-        user: usize,
-        run: u32,
-        peer: usize,
-        id: LinkId,
-        (key, end): (ConnKey, usize),
-        (number, sealed): (u64, u64),
-        plaintext: &bytes::Bytes,
-    ) {
-        let now = self.now;
-        let Some(conn) = self.network.conns.get_mut(&key) else { return };
-        let pipe = &mut conn.pipes[1 - end];
-        assert_eq!(pipe.taken, number, "{user} opens a record of {peer} out of order");
-        assert_eq!(pipe.opening_key, sealed, "{user} opens a record of {peer} with another key");
-        pipe.taken += 1;
-        let mut events = Vec::new();
-        let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let taken = conversation.channel.on_record(id, plaintext, now, &mut events);
-        self.dispatch(user, run, peer, &mut events);
-        match taken {
-            Ok(after) => {
-                if after.rekey
-                    && let Some(conn) = self.network.conns.get_mut(&key)
-                {
-                    conn.pipes[1 - end].opening_key += 1;
-                }
-                if after.closed {
-                    self.drop_link(user, run, peer, id, key, end);
-                } else {
-                    self.after_reading(user, run, peer, key);
-                }
-            }
-            Err(misbehaved) => panic!("{user} says that {peer} misbehaved: {misbehaved}"),
         }
     }
 }

@@ -21,11 +21,16 @@
 
 mod attempts;
 mod chance;
+mod client;
 mod conversation;
+mod dispatch;
 mod faults;
+mod introductions;
 mod ledger;
+mod links;
 mod network;
 mod room;
+mod traffic;
 mod user;
 mod workload;
 mod world;
