@@ -78,6 +78,9 @@ impl RoomConfig {
 pub struct RoomLimits {
     /// Users online at once.
     pub max_users: usize,
+    /// Users online at once from one address (v6: one /64), where no password is asked for. 0: no limit. Loopback has
+    /// none.
+    pub users_per_address: usize,
     /// What the Room relays.
     pub relay: RelayLimits,
     /// Whether failed logins slow an address down and end in a ban that passes.
@@ -95,6 +98,7 @@ impl Default for RoomLimits {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             max_users: MAX_USERS,
+            users_per_address: USERS_PER_ADDRESS,
             relay: RelayLimits::default(),
             penalties: true,
             ban_forever_after: None,
@@ -106,6 +110,10 @@ impl Default for RoomLimits {
 
 /// Users online at once unless set: a control connection costs some tens of KiB, so this is under 1 GiB.
 pub const MAX_USERS: usize = 10_000;
+
+/// Users online at once from one address unless set, in a Room without passwords: a large office behind one address has
+/// its place, and no address a tenth of a Room.
+pub const USERS_PER_ADDRESS: usize = 1_000;
 
 /// Relayed pairs of all users at once unless set: 8,192 descriptors and, at 128 KiB of buffers a pair, 512 MiB.
 pub const RELAYED_PAIRS_TOTAL: usize = 4_096;

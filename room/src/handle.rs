@@ -11,7 +11,7 @@ use parlor_protocol::identity::{Fingerprint, PublicIdentity};
 use parlor_protocol::limits::DRAIN;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 
 use crate::admin::{
@@ -79,6 +79,9 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Calls of the operator that may wait for the Room.
 const CALLS: usize = 64;
+
+/// Of the time in which a Room ends, what is left for the disk when users have not taken their last message.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 impl Room {
     /// Starts a Room. When this returns, it listens. It runs until the handle is shut down or dropped.
@@ -230,10 +233,10 @@ impl RoomHandle {
     }
 
     /// Ends the Room in order: nobody is let in, everybody is told when to come back, what is to be kept is written,
-    /// relayed links end. Takes at most [`DRAIN`] for the users to take their last message, and as long again where the disk
-    /// is slow.
+    /// relayed links end. Takes at most [`DRAIN`], of which [`LAST_WRITES`] are left for the disk.
     pub async fn shutdown(self) {
         let Self { shared, is_drained, calls, .. } = self;
+        let end = Instant::now() + DRAIN;
         shared.closing.cancel();
         drop(calls);
         let gone = async {
@@ -241,12 +244,12 @@ impl RoomHandle {
             shared.connections.close();
             shared.connections.wait().await;
         };
-        if timeout(DRAIN, gone).await.is_err() {
+        if timeout_at(end - LAST_WRITES, gone).await.is_err() {
             tracing::warn!("some connections did not end in time and are cut");
         }
         shared.stop.cancel();
         shared.tasks.close();
-        if timeout(DRAIN, shared.tasks.wait()).await.is_err() {
+        if timeout_at(end, shared.tasks.wait()).await.is_err() {
             tracing::error!("the data directory was not written in time");
         }
     }

@@ -47,6 +47,7 @@ struct Relay {
 #[serde(deny_unknown_fields)]
 struct Limits {
     max_users: Option<usize>,
+    users_per_address: Option<usize>,
     penalties: Option<bool>,
     ban_forever_after: Option<u32>,
     bcrypt_threads: Option<usize>,
@@ -102,6 +103,7 @@ fn apply_text(config: &mut DaemonConfig, path: &Path, text: &str) -> Result<(), 
     if let Some(limits) = file.limits {
         let into = &mut room.limits;
         set(&mut into.max_users, limits.max_users);
+        set(&mut into.users_per_address, limits.users_per_address);
         set(&mut into.penalties, limits.penalties);
         into.ban_forever_after = limits.ban_forever_after.or(into.ban_forever_after);
         set(&mut into.bcrypt_threads, limits.bcrypt_threads);
@@ -254,6 +256,7 @@ mod tests {
             burst = 70000
             [limits]
             max_users = 5
+            users_per_address = 0
             penalties = false
             ban_forever_after = 9
             bcrypt_threads = 2
@@ -272,7 +275,8 @@ mod tests {
         let relay = &limits.relay;
         assert_eq!((relay.enabled, relay.pairs_per_user, relay.pairs_total), (false, 3, 30));
         assert_eq!((limits.relay.rate, limits.relay.burst), (0, 70_000));
-        assert_eq!((limits.max_users, limits.penalties, limits.ban_forever_after), (5, false, Some(9)));
+        assert_eq!((limits.max_users, limits.users_per_address), (5, 0));
+        assert_eq!((limits.penalties, limits.ban_forever_after), (false, Some(9)));
         assert_eq!((limits.bcrypt_threads, limits.bcrypt_queue), (2, 4));
     }
 

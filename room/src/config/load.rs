@@ -161,6 +161,7 @@ fn apply_environment(config: &mut DaemonConfig, env: &Environment<'_>) -> Result
     env.number("RELAY_BURST", &mut relay.burst)?;
     let limits = &mut room.limits;
     env.number("LIMITS_MAX_USERS", &mut limits.max_users)?;
+    env.number("LIMITS_USERS_PER_ADDRESS", &mut limits.users_per_address)?;
     env.flag("LIMITS_PENALTIES", &mut limits.penalties)?;
     let mut bans = limits.ban_forever_after.unwrap_or_default();
     env.number("LIMITS_BAN_FOREVER_AFTER", &mut bans)?;

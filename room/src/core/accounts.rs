@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use parlor_protocol::identity::PublicIdentity;
-use parlor_protocol::limits::BCRYPT_COST;
+use parlor_protocol::limits::{BCRYPT_COST, BCRYPT_COSTS};
 use parlor_protocol::name::UserName;
 
 use crate::password::PasswordHash;
@@ -17,6 +17,9 @@ pub struct Accounts {
     /// Once a Room has had accounts it asks for one until it ends, also when the last was removed: nobody opens
     /// a Room by removing a user.
     required: bool,
+    /// How many accounts have each cost of [`BCRYPT_COSTS`], so that a name without an account is answered
+    /// without a look at the others.
+    costs: [usize; COSTS],
     /// Decides, unpredictably and always alike, what a name without an account costs.
     secret: [u8; 32],
 }
@@ -42,9 +45,13 @@ impl Accounts {
         let stored = stored.into_iter().map(|(name, hash)| (name, Account { hash, configured: false }));
         let configured =
             configured.into_iter().map(|(name, hash)| (name, Account { hash, configured: true }));
-        let accounts: BTreeMap<_, _> = stored.chain(configured).collect();
+        let accounts: BTreeMap<_, Account> = stored.chain(configured).collect();
         let required = !accounts.is_empty();
-        Self { by_name: accounts, bindings, room_password, required, secret }
+        let mut costs = [0; COSTS];
+        for account in accounts.values() {
+            costs[place_of(&account.hash)] += 1;
+        }
+        Self { by_name: accounts, bindings, room_password, required, costs, secret }
     }
 
     /// True if only accounts may log in.
@@ -107,31 +114,50 @@ impl Accounts {
 
     /// Adds an account, or gives it another password.
     pub fn set(&mut self, name: UserName, hash: PasswordHash) {
-        self.by_name.insert(name, Account { hash, configured: false });
+        self.costs[place_of(&hash)] += 1;
+        if let Some(old) = self.by_name.insert(name, Account { hash, configured: false }) {
+            self.costs[place_of(&old.hash)] -= 1;
+        }
         self.required = true;
     }
 
     /// Removes an account and what it was bound to.
     pub fn remove(&mut self, name: &UserName) {
-        self.by_name.remove(name);
+        if let Some(old) = self.by_name.remove(name) {
+            self.costs[place_of(&old.hash)] -= 1;
+        }
         self.bindings.remove(name);
     }
 
     /// What a password for `name` is verified against: the account's hash, or for a name without an account a hash
-    /// that nothing matches, of a cost that an account here has.
+    /// that nothing matches, of a cost that an account here has. Both are made for either, so that the time they take
+    /// tells nothing.
     pub(super) fn hash_for(&self, name: &UserName) -> PasswordHash {
-        if let Some(account) = self.by_name.get(name) {
-            return account.hash.clone();
-        }
-        let costs: Vec<u32> = self.by_name.values().map(|account| account.hash.cost()).collect();
+        let none = PasswordHash::dummy(self.cost_without_account(name));
+        self.by_name.get(name).map_or(none, |account| account.hash.clone())
+    }
+
+    /// Costs are as frequent among names without an account as among accounts, and always the same for one name.
+    fn cost_without_account(&self, name: &UserName) -> u32 {
         let draw = blake3::keyed_hash(&self.secret, name.folded().as_bytes());
         let draw = draw.as_bytes().iter().take(8).fold(0u64, |draw, byte| draw << 8 | u64::from(*byte));
-        let cost = match costs.len() as u64 {
-            0 => BCRYPT_COST,
-            len => costs[(draw % len) as usize],
-        };
-        PasswordHash::dummy(cost)
+        let Some(mut nth) = draw.checked_rem(self.by_name.len() as u64) else { return BCRYPT_COST };
+        for (cost, count) in BCRYPT_COSTS.zip(self.costs) {
+            match nth.checked_sub(count as u64) {
+                Some(rest) => nth = rest,
+                None => return cost,
+            }
+        }
+        BCRYPT_COST
     }
+}
+
+/// How many costs there are.
+const COSTS: usize = (*BCRYPT_COSTS.end() - *BCRYPT_COSTS.start() + 1) as usize;
+
+/// Where a hash is counted. Its cost has been checked when it was read.
+fn place_of(hash: &PasswordHash) -> usize {
+    (hash.cost().clamp(*BCRYPT_COSTS.start(), *BCRYPT_COSTS.end()) - *BCRYPT_COSTS.start()) as usize
 }
 
 #[cfg(test)]
@@ -143,11 +169,18 @@ mod tests {
         let configured = [("Foo", 10), ("Bar", 13)];
         let configured =
             configured.map(|(name, cost)| (name.parse().unwrap(), PasswordHash::dummy(cost))).into();
-        let accounts = Accounts::new(configured, BTreeMap::new(), BTreeMap::new(), None, [1; 32]);
-        let cost = |name: &str| accounts.hash_for(&name.parse().unwrap()).cost();
+        let mut accounts = Accounts::new(configured, BTreeMap::new(), BTreeMap::new(), None, [1; 32]);
+        let cost_in = |accounts: &Accounts, name: &str| accounts.hash_for(&name.parse().unwrap()).cost();
+        let cost = |name: &str| cost_in(&accounts, name);
         let costs: Vec<u32> = (0..64).map(|n| cost(&format!("nobody{n}"))).collect();
         assert!(costs.contains(&10) && costs.contains(&13) && costs.iter().all(|c| [10, 13].contains(c)));
         assert_eq!(cost("nobody1"), cost("NOBODY1"));
         assert_eq!((cost("foo"), cost("BAR")), (10, 13));
+
+        accounts.set("bar".parse().unwrap(), PasswordHash::dummy(14));
+        accounts.remove(&"Foo".parse().unwrap());
+        assert!((0..64).all(|n| cost_in(&accounts, &format!("nobody{n}")) == 14));
+        accounts.remove(&"Bar".parse().unwrap());
+        assert_eq!((cost_in(&accounts, "Foo"), accounts.costs), (BCRYPT_COST, [0; COSTS]));
     }
 }

@@ -138,8 +138,8 @@ impl AwaitLogin {
             Credentials::Ticket(secret) => {
                 let may_exist = !accounts.required() || accounts.get(&login.name).is_some();
                 let to_prove = accounts.to_prove(&login.name);
-                return if may_exist && tickets.is_good(secret, &to_prove, &login.name, &login.identity, unix)
-                {
+                let good = tickets.is_good(secret, &to_prove, &login.name, &login.identity, unix);
+                return if may_exist && good {
                     Step::Admit(Newcomer { login, at: self, resumed: true })
                 } else {
                     self.refuse(Refused::freely(LoginRefusal::Ticket, "a ticket that is not good"))

@@ -15,8 +15,9 @@ use parlor_protocol::name::UserName;
 use parlor_protocol::presence::Presence;
 use parlor_protocol::wire::control::{Member, Roster, ToUser};
 
-use super::ConnId;
+use super::fair::FairBucket;
 use super::rate::TokenBucket;
+use super::{ConnId, Source};
 
 /// Members in one roster frame. A member is at most 65 bytes (name and its length 33, identity 32), so a frame stays
 /// under 60 KiB.
@@ -53,7 +54,7 @@ pub struct Session {
     /// How many introductions it may still ask for.
     pub introductions: TokenBucket,
     /// How many others may still ask for it.
-    pub asked_for: TokenBucket,
+    pub asked_for: FairBucket,
 }
 
 /// Which of a user's addresses the Room has checked.
@@ -89,6 +90,8 @@ impl Session {
 pub struct Directory {
     sessions: HashMap<UserName, Session>,
     names: HashMap<ConnId, UserName>,
+    /// How many come from one address. None is kept without a user.
+    by_source: HashMap<Source, usize>,
     changed: BTreeSet<UserName>,
     snapshot: Option<Snapshot>,
 }
@@ -109,7 +112,9 @@ impl Directory {
         let old = self.sessions.remove(&session.name);
         if let Some(old) = &old {
             self.names.remove(&old.conn);
+            self.uncount(old.observed.ip());
         }
+        *self.by_source.entry(Source::of(session.observed.ip())).or_default() += 1;
         self.sessions.insert(session.name.clone(), session);
         old
     }
@@ -117,9 +122,25 @@ impl Directory {
     /// The user of a connection goes.
     pub fn leave(&mut self, conn: ConnId) -> Option<Session> {
         let name = self.names.remove(&conn)?;
-        let session = self.sessions.remove(&name);
+        let session = self.sessions.remove(&name)?;
+        self.uncount(session.observed.ip());
         self.note(name);
-        session
+        Some(session)
+    }
+
+    fn uncount(&mut self, ip: IpAddr) {
+        let source = Source::of(ip);
+        if let Some(count) = self.by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+
+    /// How many users come from one address.
+    pub fn from_source(&self, source: Source) -> usize {
+        self.by_source.get(&source).copied().unwrap_or(0)
     }
 
     fn note(&mut self, name: UserName) {
@@ -279,7 +300,7 @@ pub(crate) mod tests {
                 failures: 0,
             },
             introductions: TokenBucket::new(1, 1, now),
-            asked_for: TokenBucket::new(1, 1, now),
+            asked_for: FairBucket::new(1, 1, now),
         }
     }
 
@@ -304,6 +325,7 @@ pub(crate) mod tests {
         directory.join(session(1, "Foo"));
         assert_eq!(directory.join(session(2, "foo")).unwrap().conn, ConnId(1));
         assert!(directory.leave(ConnId(1)).is_none());
+        assert_eq!(directory.from_source(Source::of([127, 0, 0, 1].into())), 1);
         assert_eq!(directory.named(&"Foo".parse().unwrap()).unwrap().conn, ConnId(2));
         assert!(directory.on(ConnId(1)).is_none());
     }

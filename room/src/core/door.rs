@@ -36,19 +36,10 @@ impl Door {
     /// Decides about a connection from `ip`. `draw` is random: a crowd is thinned out by chance, so that no
     /// pattern of arrival keeps a particular user out.
     pub fn enter(&mut self, ip: IpAddr, draw: u32, now: Now) -> Result<(), TurnedAway> {
-        if let Some(banned) = self.blacklist.banned(ip, now.unix) {
+        if let Some(banned) = self.keeps_out(ip, now) {
             return Err(TurnedAway::Banned(banned));
         }
         let source = Source::of(ip);
-        if let Some(until) = self.barred.get(&source) {
-            let left = until.saturating_duration_since(now.instant);
-            if left.is_zero() {
-                self.barred.remove(&source);
-            } else {
-                let seconds = u32::try_from(left.as_secs() + 1).unwrap_or(u32::MAX);
-                return Err(TurnedAway::Banned(Banned::Seconds(seconds)));
-            }
-        }
         let from_here = self.waiting.get(&source).copied().unwrap_or(0);
         let too_many_from_here = from_here >= PRE_AUTH_PER_ADDRESS && !source.is_loopback();
         if too_many_from_here || self.refuses_by_chance(draw) {
@@ -57,6 +48,21 @@ impl Door {
         *self.waiting.entry(source).or_default() += 1;
         self.total += 1;
         Ok(())
+    }
+
+    /// Whether, and for how long, an address is kept out. To be asked again before work is done for a connection that
+    /// has entered.
+    pub fn keeps_out(&mut self, ip: IpAddr, now: Now) -> Option<Banned> {
+        if let Some(banned) = self.blacklist.banned(ip, now.unix) {
+            return Some(banned);
+        }
+        let source = Source::of(ip);
+        let left = self.barred.get(&source)?.saturating_duration_since(now.instant);
+        if left.is_zero() {
+            self.barred.remove(&source);
+            return None;
+        }
+        Some(Banned::Seconds(u32::try_from(left.as_secs() + 1).unwrap_or(u32::MAX)))
     }
 
     /// A connection that entered has logged in or is gone.

@@ -7,8 +7,9 @@
 //! - [`blacklist`], [`penalty`], [`door`]: which addresses may come in at all.
 //! - [`accounts`], [`admission`], [`tickets`]: who is let in under which name.
 //! - [`directory`]: who is online, and what changed.
-//! - [`pairing`]: which paths two users have.
+//! - [`pairing`], [`checks`]: which paths two users have, and which addresses the Room looks at for that.
 //! - [`relay`]: which two links the Room splices.
+//! - [`rate`], [`fair`]: how much of something one may have, and how many share it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
@@ -18,9 +19,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub mod accounts;
 pub mod admission;
 pub mod blacklist;
+pub mod checks;
 pub mod coordinator;
 pub mod directory;
 pub mod door;
+pub mod fair;
 pub mod pairing;
 pub mod penalty;
 pub mod rate;

@@ -7,7 +7,7 @@
 //! LAN costs its peer an attempt that fails, and the next rung is tried. It cannot aim its peer at a stranger: what it
 //! names as its own in a LAN must be of a private network or where the Room sees it come from.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use parlor_protocol::introduction::Cipher;
 use parlor_protocol::limits::CANDIDATES;
@@ -152,8 +152,15 @@ fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<P
 
 impl Policy<'_> {
     fn blocks(&self, ip: IpAddr) -> bool {
-        self.blacklist.banned(ip, self.unix).is_some()
+        leads_to_banned(ip, self.blacklist, self.unix)
     }
+}
+
+/// True of a banned address. A ban of a v4 address counts for the v6 addresses that lead to it.
+pub fn leads_to_banned(ip: IpAddr, blacklist: &Blacklist, unix: u64) -> bool {
+    let through = if let IpAddr::V6(ip) = ip { embedded(ip) } else { None };
+    let banned = |ip| blacklist.banned(ip, unix).is_some();
+    banned(ip) || through.is_some_and(|ip| banned(ip.into()))
 }
 
 /// True of an address that a user may name as its own in a LAN although nobody has checked it: one of a private
@@ -163,6 +170,21 @@ fn near(ip: IpAddr, observed: IpAddr) -> bool {
     is_inside(ip) || Source::of(ip) == Source::of(observed)
 }
 
+/// The v4 address at which a packet to a v6 address ends, where a translator or tunnel stands between: NAT64 (RFC 6052,
+/// RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380), and the old form without a prefix (RFC 4291 section 2.5.5.1).
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let words = ip.segments();
+    let of = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match words {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, .., high, low]
+        | [0x2002, high, low, ..] => of(high, low),
+        [0x2001, 0, .., high, low] => of(!high, !low),
+        [0, 0, 0, 0, 0, 0, high, low] if high > 0 => of(high, low),
+        _ => None,
+    }
+}
+
 /// True of addresses of private networks: RFC 1918, RFC 6598, RFC 3927, RFC 4193, and of loopback.
 pub fn is_inside(ip: IpAddr) -> bool {
     match ip.to_canonical() {
@@ -170,20 +192,30 @@ pub fn is_inside(ip: IpAddr) -> bool {
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
             ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
         }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        IpAddr::V6(ip) => {
+            let through = embedded(ip).is_some_and(|ip| is_inside(ip.into()));
+            through || ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
     }
 }
 
+/// From here on v4 addresses are reserved (RFC 1112 section 4); the last is broadcast.
+const RESERVED: u8 = 240;
+
 /// True of an address that another machine can be told to dial. A v6 link-local address is none, since it
-/// means nothing without the name of an interface.
+/// means nothing without the name of an interface; nor is one that ends in somebody's private network by way of a
+/// translator, because whose that is depends on where the translator stands.
 pub fn dialable(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             !(ip.is_loopback()
                 || ip.is_unspecified()
                 || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip.octets()[0] == 0)
+                || ip.octets()[0] == 0
+                || ip.octets()[0] >= RESERVED)
+        }
+        IpAddr::V6(ip) if embedded(ip).is_some_and(|ip| is_inside(ip.into()) || !dialable(ip.into())) => {
+            false
         }
         IpAddr::V6(ip) => {
             !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local())
@@ -265,6 +297,36 @@ mod tests {
         let lan = &rungs(&plan)[0];
         assert_eq!(lan.2, ["203.0.113.9:25", "100.64.0.1:25", "169.254.0.1:25"]);
         assert_eq!(lan.1, ["[2001:db8:0:1::5]:2"], "in the /64 that it comes from");
+    }
+
+    #[test]
+    fn an_address_that_leads_into_a_private_network_by_way_of_a_translator_is_nobodys() {
+        for (written, dialled) in [
+            ("64:ff9b::10.0.0.1", false),
+            ("64:ff9b:1::192.168.0.1", false),
+            ("64:ff9b::127.0.0.1", false),
+            ("2002:a00:1::1", false),
+            ("2002:7f00:1::1", false),
+            ("2001:0:1:2:3:4:f5ff:fffe", false),
+            ("::10.0.0.1", false),
+            ("64:ff9b::224.0.0.1", false),
+            ("64:ff9b::198.51.100.1", true),
+            ("2002:c633:6401::1", true),
+            ("2001:db8::a00:1", true),
+            ("240.0.0.1", false),
+            ("255.255.255.255", false),
+        ] {
+            let ip: IpAddr = written.parse().unwrap();
+            assert_eq!(dialable(ip), dialled, "{written}");
+            let user = presence(1, "x", 25, &[written]);
+            let other = presence(2, "x", 2, &["10.0.0.2"]);
+            let none = Blacklist::default();
+            let lan = rungs(&plan(&side(&user, &[]), &side(&other, &[]), &policy(&none)).unwrap());
+            assert_eq!(lan[0].2, [""; 0], "{written} is neither near nor inside");
+        }
+        let banned = Blacklist::new(&["198.51.100.0/24".parse().unwrap()], vec![]);
+        assert!(policy(&banned).blocks("64:ff9b::198.51.100.1".parse().unwrap()));
+        assert!(!policy(&banned).blocks("64:ff9b::203.0.113.1".parse().unwrap()));
     }
 
     #[test]

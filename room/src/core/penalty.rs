@@ -113,6 +113,11 @@ impl Penalties {
         Verdict::Barred { until }
     }
 
+    /// Until when a source is kept out, if it is.
+    pub fn barred_until(&self, source: Source, now: Instant) -> Option<Instant> {
+        self.scores.get(&source)?.barred_until.filter(|until| *until > now)
+    }
+
     /// Who is kept out now, and until when.
     pub fn barred(&self, now: Instant) -> impl Iterator<Item = (Source, Instant)> {
         self.scores.iter().filter_map(move |(source, score)| {
@@ -258,6 +263,9 @@ mod tests {
         penalties.charge(source(1), Offence::Malformed, now);
         penalties.charge(source(2), Offence::TimedOut, now);
         assert_eq!(penalties.barred(now).collect::<Vec<_>>(), [(source(1), now + secs(90))]);
+        assert_eq!(penalties.barred_until(source(1), now), Some(now + secs(90)));
+        assert_eq!(penalties.barred_until(source(1), now + secs(90)), None);
+        assert_eq!(penalties.barred_until(source(2), now), None, "charged, and not kept out");
         assert!(penalties.pardon("192.0.2.0/24".parse().unwrap(), now));
         assert!(!penalties.pardon("192.0.2.0/24".parse().unwrap(), now));
         assert_eq!(penalties.barred(now).count(), 0);

@@ -45,6 +45,15 @@ impl TokenBucket {
         (self.nano_tokens < 0).then(|| self.time_for(-self.nano_tokens))
     }
 
+    /// Whole tokens that are there; as many as ever if there is no limit.
+    pub fn level(&mut self, now: Instant) -> u64 {
+        if self.rate == 0 {
+            return self.burst;
+        }
+        self.fill(now);
+        u64::try_from(self.nano_tokens.max(0) / NANO).unwrap_or(u64::MAX)
+    }
+
     fn fill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at);
         self.at = self.at.max(now);

@@ -118,6 +118,8 @@ async fn first_byte(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
     let login_by = Instant::now() + WHOLE_LOGIN;
     let mut first = [0; 1];
     let offence = match timeout(TLS_HANDSHAKE, stream.peek(&mut first)).await {
+        // What comes next costs work, and the ban may have come meanwhile.
+        Ok(Ok(1)) if shared.keeps_out(from.ip()) => return deny(stream).await,
         Ok(Ok(1)) => match first[0] {
             preface::TLS => return control::serve(shared, stream, from, place, login_by).await,
             preface::RELAY => match timeout(TLS_HANDSHAKE, token(&mut stream)).await {

@@ -2,46 +2,44 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parlor_protocol::identity::PublicIdentity;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::control::ToUser;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::{Outbox, Pushed};
 use super::passwords::PasswordThreads;
-use super::relay::{self, Quota};
+use super::relay::{self, Quotas};
 use super::storage::{Job, not_kept};
 use super::{Event, Place, Shared, dialback, lock};
 use crate::admin::{AdminCall, AdminResponse};
 use crate::clock;
-use crate::config::RelayLimits;
 use crate::core::coordinator::{CallId, Command, Coordinator, Input};
-use crate::core::rate::TokenBucket;
 use crate::core::relay::PairId;
 use crate::core::{ConnId, LinkId};
+use crate::store::StoreChange;
 
 /// The hub and everything it can hand work to.
 pub(crate) struct Hub {
     core: Coordinator,
     shared: Arc<Shared>,
-    limits: RelayLimits,
     connections: HashMap<ConnId, Connection>,
     /// Links that have shown a token and wait for the other one.
     waiting: HashMap<LinkId, Link>,
     pairs: HashMap<PairId, Pair>,
-    quotas: HashMap<UserName, Weak<Mutex<TokenBucket>>>,
+    quotas: Quotas,
     calls: HashMap<CallId, oneshot::Sender<AdminResponse>>,
     store: mpsc::Sender<Job>,
     passwords: PasswordThreads,
-    checks: Arc<Semaphore>,
-    /// Connections that the shell gave up while it carried out commands.
-    lost: Vec<ConnId>,
+    /// What became of commands at once, such as a connection that was given up. The core hears of it next.
+    at_once: Vec<Input>,
 }
 
 /// A link that waits. A valid token gives its place at the door back: links that wait are as many as tokens.
@@ -62,9 +60,6 @@ struct Connection {
     place: Weak<Place>,
 }
 
-/// Quotas of users that are remembered before those that nobody uses are forgotten.
-const QUOTAS: usize = 1024;
-
 impl Hub {
     pub(crate) fn new(
         core: Coordinator,
@@ -75,16 +70,14 @@ impl Hub {
         Self {
             core,
             shared,
-            limits: limits.relay.clone(),
             connections: HashMap::new(),
             waiting: HashMap::new(),
             pairs: HashMap::new(),
-            quotas: HashMap::new(),
+            quotas: Quotas::new(&limits.relay),
             calls: HashMap::new(),
             store,
             passwords: PasswordThreads::new(limits.bcrypt_threads, limits.bcrypt_queue),
-            checks: Arc::new(Semaphore::new(dialback::AT_ONCE)),
-            lost: Vec::new(),
+            at_once: Vec::new(),
         }
     }
 
@@ -117,8 +110,8 @@ impl Hub {
             let drains = matches!(input, Input::Drain);
             let link = if let Input::RelayHello { link, .. } = &input { Some(*link) } else { None };
             self.decide(input, &mut commands);
-            while let Some(conn) = self.lost.pop() {
-                self.decide(Input::Closed { conn }, &mut commands);
+            while let Some(input) = self.at_once.pop() {
+                self.decide(input, &mut commands);
             }
             if let Some(link) = link.and_then(|link| self.waiting.get_mut(&link)) {
                 link.place = None;
@@ -190,10 +183,10 @@ impl Hub {
                     Input::PasswordsChecked { conn, attempt, verdict }
                 });
             }
+            Command::Bind { conn, name, identity } => self.bind(conn, name, identity),
             Command::CheckAddress { conn, generation, address, key, nonce } => {
-                let places = Arc::clone(&self.checks);
                 self.report(async move {
-                    let reached = dialback::reaches(&places, address, key, nonce).await;
+                    let reached = dialback::reaches(address, key, nonce).await;
                     Input::AddressChecked { conn, generation, address: address.ip(), reached }
                 });
             }
@@ -222,12 +215,25 @@ impl Hub {
         }
     }
 
+    /// The login goes on when the disk has answered.
+    fn bind(&mut self, conn: ConnId, name: UserName, identity: PublicIdentity) {
+        let change = StoreChange::Binding { name: name.clone(), identity: Some(identity) };
+        let (reply, answer) = oneshot::channel();
+        if self.store.try_send(Job { change, reply: Some(reply) }).is_err() {
+            return self.at_once.push(Input::Bound { conn, name, kept: false });
+        }
+        self.report(async move {
+            let kept = matches!(answer.await, Ok(AdminResponse::Done));
+            Input::Bound { conn, name, kept }
+        });
+    }
+
     fn send(&mut self, conn: ConnId, frame: Bytes) {
         let Some(connection) = self.connections.get(&conn) else { return };
         if connection.outbox.push(frame) == Pushed::SlowReader {
             tracing::warn!(?conn, "closed: {}", CloseCode::SlowReader);
             self.connections.remove(&conn);
-            self.lost.push(conn);
+            self.at_once.push(Input::Closed { conn });
         }
     }
 
@@ -256,7 +262,8 @@ impl Hub {
         let (Some(first), Some(second)) = (first, second) else {
             return self.report(async move { Input::RelayEnded { pair, bytes: 0 } });
         };
-        let quotas = users.map(|user| self.quota(user));
+        let now = clock::now().instant;
+        let quotas = users.map(|user| self.quotas.of(user, now));
         let running = self.shared.stop.child_token();
         let copied = relay::Copied::default();
         self.pairs.insert(pair, Pair { running: running.clone(), copied: copied.clone() });
@@ -275,20 +282,6 @@ impl Hub {
             };
             self.shared.connections.spawn(self.shared.stop.clone().run_until_cancelled_owned(told));
         }
-    }
-
-    /// All pairs of a user share one quota.
-    fn quota(&mut self, user: UserName) -> Quota {
-        if let Some(quota) = self.quotas.get(&user).and_then(Weak::upgrade) {
-            return quota;
-        }
-        if self.quotas.len() >= QUOTAS {
-            self.quotas.retain(|_, quota| quota.strong_count() > 0);
-        }
-        let now = clock::now().instant;
-        let quota = Arc::new(Mutex::new(TokenBucket::new(self.limits.rate, self.limits.burst, now)));
-        self.quotas.insert(user, Arc::downgrade(&quota));
-        quota
     }
 
     fn answer(&mut self, call: CallId, mut response: AdminResponse) {

@@ -128,6 +128,11 @@ impl Shared {
             }
         }
     }
+
+    /// True if an address has been banned or kept out by now.
+    pub(crate) fn keeps_out(&self, ip: IpAddr) -> bool {
+        lock(&self.door).keeps_out(ip, clock::now()).is_some()
+    }
 }
 
 /// A place among the connections that have not logged in. Dropping it gives it back.

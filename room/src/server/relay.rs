@@ -3,12 +3,14 @@
 //! A pair costs two fixed buffers. Nothing is queued: while one end does not read, the other is not
 //! read from, so back-pressure is TCP's own. The Room looks at nothing that it copies.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlor_protocol::limits::{LINK_KEEPALIVE, RELAY_BUFFER};
+use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::preface::{RELAY_READY, RELAY_REFUSED};
 use socket2::{SockRef, TcpKeepalive};
@@ -19,10 +21,48 @@ use tokio::time::{sleep, timeout};
 
 use super::lock;
 use crate::clock;
+use crate::config::RelayLimits;
 use crate::core::rate::TokenBucket;
 
 /// How many bytes a user may still have relayed, over all its pairs.
 pub(crate) type Quota = Arc<Mutex<TokenBucket>>;
+
+/// The quotas of all users. One is remembered when its user's pairs have ended, so that a new pair is no new quota.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    rate: u64,
+    burst: u64,
+    of_user: HashMap<UserName, Quota>,
+}
+
+/// Quotas that are remembered before those that nobody uses and that are whole again are forgotten.
+const QUOTAS: usize = 4_096;
+/// Quotas that are remembered at most, unless all are in use.
+const QUOTAS_MOST: usize = 65_536;
+
+impl Quotas {
+    /// Every user has as much as `limits` say.
+    pub(crate) fn new(limits: &RelayLimits) -> Self {
+        Self { rate: limits.rate, burst: limits.burst, of_user: HashMap::new() }
+    }
+
+    /// The quota of a user: one for all its pairs, those to come among them.
+    pub(crate) fn of(&mut self, user: UserName, now: Instant) -> Quota {
+        if self.of_user.len() >= QUOTAS && !self.of_user.contains_key(&user) {
+            self.of_user.retain(|_, quota| is_used(quota) || lock(quota).level(now) < self.burst);
+        }
+        if self.of_user.len() >= QUOTAS_MOST {
+            self.of_user.retain(|_, quota| is_used(quota));
+        }
+        let whole = || Arc::new(Mutex::new(TokenBucket::new(self.rate, self.burst, now)));
+        Arc::clone(self.of_user.entry(user).or_insert_with(whole))
+    }
+}
+
+/// True if a pair holds it.
+fn is_used(quota: &Quota) -> bool {
+    Arc::strong_count(quota) > 1
+}
 
 /// When one direction has ended, the other may finish what it has under way for this long.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -148,6 +188,22 @@ mod tests {
         };
         tokio::join!(splice, talk);
         assert_eq!(copied.bytes(), 1_000_004);
+    }
+
+    #[test]
+    fn a_new_pair_is_no_new_quota() {
+        let limits = RelayLimits { rate: 1_000, burst: 100_000, ..RelayLimits::default() };
+        let (mut quotas, now) = (Quotas::new(&limits), clock::now().instant);
+        let name = |n: usize| format!("user{n}").parse::<UserName>().unwrap();
+        let left = |quotas: &mut Quotas, n, now| lock(&quotas.of(name(n), now)).level(now);
+        lock(&quotas.of(name(0), now)).take(60_000, now);
+        assert_eq!(left(&mut quotas, 0, now), 40_000);
+        for n in 1..3 * QUOTAS {
+            quotas.of(name(n), now);
+        }
+        assert!(quotas.of_user.len() <= QUOTAS, "what is whole need not be remembered");
+        assert_eq!(left(&mut quotas, 0, now), 40_000);
+        assert_eq!(left(&mut quotas, 0, now + Duration::from_secs(60)), 100_000);
     }
 
     #[tokio::test]

@@ -209,20 +209,27 @@ impl Store {
                 self.write(ACCOUNTS, &AccountsFile { accounts: accounts.clone() })?;
                 self.accounts = accounts;
             }
-            StoreChange::Binding { name, identity } => {
-                let mut bindings = self.bindings.clone();
-                put(&mut bindings, name, identity);
-                let identities =
-                    bindings.iter().map(|(name, public)| (name.clone(), Hex32(public.0))).collect();
-                self.write(BINDINGS, &BindingsFile { identities })?;
-                self.bindings = bindings;
-            }
+            StoreChange::Binding { name, identity } => self.bind([(name, identity)])?,
             StoreChange::Ban(ban) => self.keep_bans(|bans| drop(bans.insert(ban.net, ban)))?,
             StoreChange::Unban(net) => self.keep_bans(|bans| drop(bans.remove(&net)))?,
             StoreChange::Tickets { all } => {
                 self.write(TICKETS, &TicketsFile { tickets: all.iter().map(Into::into).collect() })?;
             }
         }
+        Ok(())
+    }
+
+    /// Binds accounts to identities, or frees them, all in one write. When this fails nothing has changed. Blocks on the
+    /// disk.
+    pub fn bind(
+        &mut self,
+        changes: impl IntoIterator<Item = (UserName, Option<PublicIdentity>)>,
+    ) -> Result<(), StoreError> {
+        let mut bindings = self.bindings.clone();
+        changes.into_iter().for_each(|(name, identity)| put(&mut bindings, name, identity));
+        let identities = bindings.iter().map(|(name, public)| (name.clone(), Hex32(public.0))).collect();
+        self.write(BINDINGS, &BindingsFile { identities })?;
+        self.bindings = bindings;
         Ok(())
     }
 

@@ -158,6 +158,7 @@ impl World {
             }
             Command::RelayEnd { pair } => self.end_pair(pair),
             Command::CheckPasswords { .. }
+            | Command::Bind { .. }
             | Command::Bar { .. }
             | Command::Pardon(_)
             | Command::Blacklist(_)

@@ -11,13 +11,14 @@ use parlor_protocol::wire::control::{
     Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
 };
 
-use super::{Attempt, BLACKLIST_HANDED_OUT, Command, Coordinator, PasswordVerdict, Stage};
+use super::{Attempt, BLACKLIST_HANDED_OUT, Binding, Command, Coordinator, PasswordVerdict, Stage};
 use crate::core::admission::{Newcomer, Refused, Step};
 use crate::core::directory::{Reach, Session};
+use crate::core::fair::FairBucket;
 use crate::core::penalty::{Offence, Verdict};
 use crate::core::rate::TokenBucket;
 use crate::core::{ConnId, Now, Source};
-use crate::store::{Ban, StoreChange};
+use crate::store::Ban;
 
 /// Passwords of one address that are verified at once; the next login from there is told to come back. One address
 /// cannot keep all threads busy.
@@ -26,6 +27,8 @@ const CHECKS_PER_SOURCE: usize = 2;
 const CHECKS_OF_LOOPBACK: usize = 4;
 /// When to come back then, in milliseconds: one bcrypt of cost 12 takes about a quarter of a second.
 const CHECKS_RETRY_MS: u32 = 500;
+/// When to come back after the disk did not take an identity, in milliseconds.
+const DISK_RETRY_MS: u32 = 5_000;
 /// Introductions to one user that others may ask for at once: a thousand users that come back together find whom they
 /// all talk to. Together they cannot fill its connection.
 const ASKED_FOR_BURST: u64 = 1_000;
@@ -72,9 +75,6 @@ impl Coordinator {
                 let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
                 let refusal = LoginRefusal::TooManyAttempts { seconds };
                 at.refuse(Refused::freely(refusal, "too many failed logins"))
-            }
-            _ if self.directory.len() >= self.limits.max_users && self.directory.named(&name).is_none() => {
-                at.refuse(Refused::freely(LoginRefusal::Full, "the Room is full"))
             }
             _ if guesses && self.checks_too_much(source) => {
                 // That was no attempt.
@@ -139,7 +139,8 @@ impl Coordinator {
 
     fn step(&mut self, conn: ConnId, name: &UserName, step: Step, now: Now, out: &mut Vec<Command>) {
         match step {
-            Step::Admit(newcomer) => match self.find_place(&newcomer) {
+            Step::Admit(newcomer) => match self.find_place(conn, &newcomer) {
+                Ok(()) if self.is_unbound(name) => self.bind(conn, newcomer, out),
                 Ok(()) => self.admit(conn, newcomer, now, out),
                 Err(refused) => {
                     let step = newcomer.at.refuse(refused);
@@ -181,21 +182,89 @@ impl Coordinator {
         }
     }
 
-    /// Whether the name is free for the newcomer.
-    fn find_place(&self, newcomer: &Newcomer) -> Result<(), Refused> {
+    /// True of an account that belongs to no identity yet.
+    fn is_unbound(&self, name: &UserName) -> bool {
+        self.accounts.get(name).is_some() && self.accounts.binding(name).is_none()
+    }
+
+    /// The identity of an account's first login goes to the disk before anybody relies on it.
+    fn bind(&mut self, conn: ConnId, newcomer: Newcomer, out: &mut Vec<Command>) {
+        let (name, identity) = (newcomer.login.name.clone(), newcomer.login.identity);
+        self.binding.insert(name.clone(), Binding { conn, identity });
+        self.set_stage(conn, Stage::Binding { newcomer: Box::new(newcomer), void: false });
+        out.push(Command::Bind { conn, name, identity });
+    }
+
+    /// The account belongs to the identity if that is on disk, also when its login did not wait. If the disk did not
+    /// take it, nobody has got in and the account is as free as before.
+    pub(super) fn bound(
+        &mut self,
+        conn: ConnId,
+        name: &UserName,
+        kept: bool,
+        now: Now,
+        out: &mut Vec<Command>,
+    ) {
+        if self.binding.get(name).is_some_and(|binding| binding.conn == conn)
+            && let Some(binding) = self.binding.remove(name)
+            && kept
+        {
+            self.accounts.bind(name, Some(binding.identity));
+        }
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if !matches!(connection.stage, Stage::Binding { .. }) {
+            return;
+        }
+        // The stage is set again below, whatever becomes of the login.
+        let stage = std::mem::replace(&mut connection.stage, Stage::Between);
+        let Stage::Binding { newcomer, void } = stage else { return };
+        let step = if void || (kept && self.is_unbound(name)) {
+            newcomer.at.refuse(Refused::freely(LoginRefusal::Credentials, "its account changed meanwhile"))
+        } else if kept {
+            Step::Admit(*newcomer)
+        } else {
+            tracing::error!(%name, "a first login has to wait: its identity could not be written");
+            let refusal = LoginRefusal::Busy { retry_after_ms: DISK_RETRY_MS };
+            newcomer.at.refuse(Refused::freely(refusal, "the account's identity could not be written"))
+        };
+        self.step(conn, name, step, now, out);
+    }
+
+    /// Whether there is a place for the newcomer, and its name is free.
+    fn find_place(&self, conn: ConnId, newcomer: &Newcomer) -> Result<(), Refused> {
         let login = &newcomer.login;
+        if self.binding.contains_key(&login.name) {
+            let refusal = LoginRefusal::Busy { retry_after_ms: CHECKS_RETRY_MS };
+            return Err(Refused::freely(refusal, "another first login of the account is under way"));
+        }
         if let Some(bound) = self.accounts.binding(&login.name)
             && self.accounts.get(&login.name).is_some()
             && bound != login.identity
         {
             return Err(Refused::freely(LoginRefusal::IdentityMismatch, "the account's identity is another"));
         }
-        let Some(there) = self.directory.named(&login.name) else { return Ok(()) };
+        let Some(there) = self.directory.named(&login.name) else { return self.has_room(conn) };
         let same_identity = there.identity == login.identity;
         if same_identity && (there.instance == login.instance || login.take_over) {
             return Ok(());
         }
         Err(Refused::freely(LoginRefusal::NameInUse { same_identity }, "the name is in use"))
+    }
+
+    /// Whether one more user has room, of all and of its address. Where a password is asked for, an address has as
+    /// many users as accounts; loopback, from where every program of the machine comes, has no limit of its own.
+    fn has_room(&self, conn: ConnId) -> Result<(), Refused> {
+        let full = |exactly| Err(Refused::freely(LoginRefusal::Full, exactly));
+        if self.directory.len() >= self.limits.max_users {
+            return full("the Room is full");
+        }
+        let source = self.connections.get(&conn).map(|connection| Source::of(connection.from.ip()));
+        let most = self.limits.users_per_address;
+        let counts = |source: &Source| most > 0 && !source.is_loopback() && !self.accounts.gives_tickets();
+        if source.filter(counts).is_some_and(|source| self.directory.from_source(source) >= most) {
+            return full("too many users from this address");
+        }
+        Ok(())
     }
 
     fn admit(&mut self, conn: ConnId, newcomer: Newcomer, now: Now, out: &mut Vec<Command>) {
@@ -205,11 +274,6 @@ impl Coordinator {
         }
         let Newcomer { login, at, resumed } = newcomer;
         let name = login.name.clone();
-        if self.accounts.get(&name).is_some() && self.accounts.binding(&name).is_none() {
-            self.accounts.bind(&name, Some(login.identity));
-            let change = StoreChange::Binding { name: name.clone(), identity: Some(login.identity) };
-            out.push(Command::Store { change, call: None });
-        }
         let ticket = self.accounts.gives_tickets().then(|| {
             let proved = self.accounts.to_prove(&name);
             self.tickets.issue(self.chance.draw(), &proved, &name, login.identity, now.unix)
@@ -238,7 +302,7 @@ impl Coordinator {
                 INTRODUCTION_BURST.into(),
                 now.instant,
             ),
-            asked_for: TokenBucket::new(ASKED_FOR_PER_SECOND, ASKED_FOR_BURST, now.instant),
+            asked_for: FairBucket::new(ASKED_FOR_PER_SECOND, ASKED_FOR_BURST, now.instant),
         };
         tracing::info!(%name, address = %from, identity = %session.identity.fingerprint(), agent = %session.agent,
             resumed, "joined");

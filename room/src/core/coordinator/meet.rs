@@ -13,7 +13,7 @@ use super::{Command, Coordinator};
 use crate::core::directory::Session;
 use crate::core::pairing::{self, Plan, Policy, Side, is_inside};
 use crate::core::relay::Arrival;
-use crate::core::{ConnId, LinkId, Now};
+use crate::core::{ConnId, LinkId, Now, Source};
 
 /// How long after a failed check of an address the next one is made.
 const CHECK_AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
@@ -57,12 +57,14 @@ impl Coordinator {
         let candidate = session.presence.public.map_or(observed, |ip| ip.to_canonical());
         let allowed = session.presence.port != 0
             && pairing::dialable(candidate)
-            && self.blacklist.banned(candidate, now.unix).is_none()
+            && !pairing::leads_to_banned(candidate, &self.blacklist, now.unix)
             && (!is_inside(candidate) || is_inside(observed));
         if !allowed {
             return false;
         }
-        if let Err(wait) = session.reach.checks.try_take(1, now.instant) {
+        let check = (conn, session.reach.generation);
+        let mut place = || self.checks.start(check, Source::of(observed), Source::of(candidate), now.instant);
+        if let Err(wait) = session.reach.checks.try_take(1, now.instant).and_then(|()| place()) {
             session.reach.due = Some(now.instant + wait);
             return true;
         }
@@ -95,6 +97,7 @@ impl Coordinator {
         now: Now,
         out: &mut Vec<Command>,
     ) {
+        self.checks.ended((conn, generation));
         let Some(session) = self.directory.on_mut(conn) else { return };
         if session.reach.generation != generation {
             return;
@@ -134,9 +137,11 @@ impl Coordinator {
         };
         if let Some(asker) = self.directory.on_mut(conn) {
             asker.introductions.try_take(1, now.instant).map_err(busy)?;
-            let yourself = asker.name == introduce.peer;
-            if !yourself && let Some(asked) = self.directory.named_mut(&introduce.peer) {
-                asked.asked_for.try_take(1, now.instant).map_err(busy)?;
+            let (name, source) = (asker.name.clone(), Source::of(asker.observed.ip()));
+            if name != introduce.peer
+                && let Some(asked) = self.directory.named_mut(&introduce.peer)
+            {
+                asked.asked_for.try_take(&name, source, now.instant).map_err(busy)?;
             }
         }
         let asker = self.directory.on(conn).ok_or(PairRefusal::Offline)?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use parlor_protocol::identity::PublicIdentity;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::control::{Closing, RelayToken, ToRoom, ToUser};
@@ -64,6 +65,15 @@ pub enum Input {
         attempt: u64,
         /// What bcrypt says.
         verdict: PasswordVerdict,
+    },
+    /// A [`Command::Bind`] has been carried out, or not.
+    Bound {
+        /// Whose login waits for it.
+        conn: ConnId,
+        /// The account.
+        name: UserName,
+        /// True if the identity is on disk.
+        kept: bool,
     },
     /// A [`Command::CheckAddress`] has an answer.
     AddressChecked {
@@ -164,6 +174,15 @@ pub enum Command {
         attempt: u64,
         /// All of them must be right.
         checks: Vec<PasswordCheck>,
+    },
+    /// Keep on disk which identity an account belongs to.
+    Bind {
+        /// Whose login waits for it.
+        conn: ConnId,
+        /// The account.
+        name: UserName,
+        /// The identity.
+        identity: PublicIdentity,
     },
     /// See whether a user's listener answers there.
     CheckAddress {

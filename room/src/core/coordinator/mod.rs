@@ -16,20 +16,21 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parlor_protocol::address::RoomAddress;
-use parlor_protocol::identity::Identity;
+use parlor_protocol::identity::{Identity, PublicIdentity};
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Closing, ToRoom, ToUser};
 
 pub use self::messages::{CallId, Command, Input, PasswordVerdict};
 use super::accounts::Accounts;
-use super::admission::{AwaitHello, AwaitLogin, Checking};
+use super::admission::{AwaitHello, AwaitLogin, Checking, Newcomer};
 use super::blacklist::{Banned, Blacklist};
+use super::checks::Checks;
 use super::directory::Directory;
 use super::penalty::{Offence, Penalties, Throttle};
 use super::relay::Relay;
 use super::tickets::Tickets;
-use super::{Chance, ConnId, Now};
+use super::{Chance, ConnId, Now, Source};
 use crate::admin::Totals;
 use crate::config::RoomLimits;
 use crate::password::PasswordHash;
@@ -72,11 +73,14 @@ pub struct Coordinator {
     penalties: Penalties,
     throttle: Throttle,
     relay: Relay,
+    checks: Checks,
     totals: Totals,
 
     next_attempt: u64,
     /// Passwords that are being verified. Whose connection has gone meanwhile still answers for them.
     attempts: HashMap<u64, Attempt>,
+    /// Accounts whose identity is on its way to the disk. It is believed when it is there.
+    binding: HashMap<UserName, Binding>,
     flush_at: Option<Instant>,
     /// Users are to be handed the blacklist anew.
     blacklist_changed: bool,
@@ -106,6 +110,13 @@ struct Attempt {
     name: UserName,
 }
 
+/// The first identity of an account, and whose login it was.
+#[derive(Debug)]
+struct Binding {
+    conn: ConnId,
+    identity: PublicIdentity,
+}
+
 #[derive(Debug)]
 enum Stage {
     Hello(AwaitHello),
@@ -113,6 +124,12 @@ enum Stage {
     Checking {
         attempt: u64,
         checking: Checking,
+    },
+    /// In order, and waits until its account's identity is on disk.
+    Binding {
+        newcomer: Box<Newcomer>,
+        /// The account changed meanwhile.
+        void: bool,
     },
     Ready,
     /// Between two stages; nothing that comes is expected.
@@ -146,9 +163,11 @@ impl Coordinator {
             penalties: Penalties::new(limits.ban_forever_after),
             throttle: Throttle::default(),
             relay: Relay::new(limits.relay.pairs_per_user, limits.relay.pairs_total),
+            checks: Checks::default(),
             totals: Totals::default(),
             next_attempt: 0,
             attempts: HashMap::new(),
+            binding: HashMap::new(),
             flush_at: None,
             blacklist_changed: false,
             housekeeping_at: now.instant + HOUSEKEEPING,
@@ -182,6 +201,7 @@ impl Coordinator {
             Input::PasswordsChecked { conn, attempt, verdict } => {
                 self.passwords_checked(conn, attempt, verdict, now, out);
             }
+            Input::Bound { conn, name, kept } => self.bound(conn, &name, kept, now, out),
             Input::AddressChecked { conn, generation, address, reached } => {
                 self.address_checked(conn, generation, address, reached, now, out);
             }
@@ -209,10 +229,20 @@ impl Coordinator {
         self.connections.insert(conn, Connection { from, exporter, stage: Stage::Hello(AwaitHello) });
         if self.draining {
             self.turn_away_for_shutdown(conn, out);
-        } else if let Some(banned) = self.blacklist.banned(from.ip(), now.unix) {
+        } else if let Some(banned) = self.kept_out(from, now) {
             // The ban came while it shook hands.
             self.turn_away_banned(conn, banned, now, out);
         }
+    }
+
+    /// Whether an address is banned, or kept out for what it did.
+    fn kept_out(&self, from: SocketAddr, now: Now) -> Option<Banned> {
+        let barred = || {
+            let until = self.penalties.barred_until(Source::of(from.ip()), now.instant)?;
+            let left = until.saturating_duration_since(now.instant).as_secs() + 1;
+            Some(Banned::Seconds(u32::try_from(left).unwrap_or(u32::MAX)))
+        };
+        self.blacklist.banned(from.ip(), now.unix).or_else(barred)
     }
 
     fn frame(&mut self, conn: ConnId, frame: ToRoom, now: Now, out: &mut Vec<Command>) {
@@ -245,8 +275,13 @@ impl Coordinator {
         let Some(connection) = self.connections.get(&conn) else { return };
         let from = connection.from;
         tracing::info!(address = %from, %code, "a connection broke the rules and is closed");
-        if !matches!(connection.stage, Stage::Ready) {
-            let offence = if code == CloseCode::TimedOut { Offence::TimedOut } else { Offence::Malformed };
+        let offence = match (&connection.stage, code) {
+            // The time that passes while the Room is at work on a login is none of the user's.
+            (Stage::Ready, _) | (Stage::Checking { .. } | Stage::Binding { .. }, CloseCode::TimedOut) => None,
+            (_, CloseCode::TimedOut) => Some(Offence::TimedOut),
+            _ => Some(Offence::Malformed),
+        };
+        if let Some(offence) = offence {
             self.charge(from.ip(), offence, now, out);
         }
         self.close(conn, code, now, out);

@@ -67,6 +67,12 @@ impl Coordinator {
             return failed(AdminErrorKind::Exists, sentence);
         }
         self.accounts.set(name.clone(), hash.clone());
+        if self.accounts.binding(&name).is_some() {
+            // Of an account that had this name before.
+            self.accounts.bind(&name, None);
+            let change = StoreChange::Binding { name: name.clone(), identity: None };
+            out.push(Command::Store { change, call: None });
+        }
         // Who has the name so far has proved nothing that its account asks for.
         self.void_logins(&name, out);
         self.end_session(&name, CloseCode::Removed, now, out);
@@ -97,6 +103,7 @@ impl Coordinator {
     fn user_remove(&mut self, name: &UserName, call: CallId, now: Now, out: &mut Vec<Command>) -> Answer {
         self.stored_account(name)?;
         self.accounts.remove(name);
+        self.binding.remove(name);
         self.void_logins(name, out);
         out.push(Command::Store {
             change: StoreChange::Binding { name: name.clone(), identity: None },
@@ -129,6 +136,7 @@ impl Coordinator {
             return failed(AdminErrorKind::NotFound, no_account(&name));
         }
         self.accounts.bind(&name, None);
+        self.binding.remove(&name);
         self.void_logins(&name, out);
         self.end_session(&name, CloseCode::Removed, now, out);
         out.push(Command::Store { change: StoreChange::Binding { name, identity: None }, call: Some(call) });
@@ -156,6 +164,7 @@ impl Coordinator {
         for connection in self.connections.values_mut() {
             match &mut connection.stage {
                 Stage::Checking { checking, .. } if checking.name() == name => checking.void(),
+                Stage::Binding { newcomer, void } if newcomer.login.name == *name => *void = true,
                 _ => {}
             }
         }

@@ -79,11 +79,9 @@ fn the_first_login_of_an_account_binds_it_and_brings_a_ticket_that_needs_no_bcry
     let mut world = World::new(&["Foo"]);
     world.open(1, "192.0.2.1:1");
     let attempt = check(&world.frame(1, login("Foo", 1, password()))).unwrap();
-    let right = Input::PasswordsChecked { conn: ConnId(1), attempt, verdict: PasswordVerdict::Right };
-    let told = world.handle(right);
+    let told = world.right(1, attempt);
     let ticket = welcome(&told).unwrap().ticket.clone().unwrap();
-    let bound = |c: &Command| matches!(c, Command::Store { change: StoreChange::Binding { .. }, .. });
-    assert!(told.iter().any(bound));
+    assert_eq!(bind(&told), Some("Foo".parse().unwrap()));
 
     world.handle(Input::Closed { conn: ConnId(1) });
     world.open(2, "192.0.2.2:1");
@@ -95,6 +93,118 @@ fn the_first_login_of_an_account_binds_it_and_brings_a_ticket_that_needs_no_bcry
         _ => None,
     });
     assert_eq!(kept, Some(2));
+}
+
+fn passwords_right(conn: u64, attempt: u64) -> Input {
+    Input::PasswordsChecked { conn: ConnId(conn), attempt, verdict: PasswordVerdict::Right }
+}
+
+fn bound(conn: u64, kept: bool) -> Input {
+    Input::Bound { conn: ConnId(conn), name: "Foo".parse().unwrap(), kept }
+}
+
+/// A first login of Foo that has proved its password and waits for the disk.
+fn waiting_for_the_disk(world: &mut World, conn: u64, seed: u8) -> Vec<Command> {
+    world.open(conn, &format!("198.51.100.{conn}:1"));
+    let attempt = check(&world.frame(conn, login("Foo", seed, password()))).unwrap();
+    world.handle(passwords_right(conn, attempt))
+}
+
+#[test]
+fn nobody_gets_in_before_the_identity_of_the_account_is_on_disk() {
+    let mut world = World::new(&["Foo"]);
+    let told = waiting_for_the_disk(&mut world, 1, 1);
+    assert!(bind(&told).is_some() && welcome(&told).is_none());
+    let told = waiting_for_the_disk(&mut world, 2, 2);
+    assert!(bind(&told).is_none(), "one first login at a time");
+    assert!(matches!(refusal(&told), Some(LoginRefusal::Busy { .. })));
+    assert!(welcome(&world.handle(bound(1, true))).is_some());
+    let told = waiting_for_the_disk(&mut world, 3, 2);
+    assert_eq!(refusal(&told), Some(&LoginRefusal::IdentityMismatch));
+}
+
+#[test]
+fn where_the_disk_does_not_take_the_identity_the_account_stays_free() {
+    let mut world = World::new(&["Foo"]);
+    waiting_for_the_disk(&mut world, 1, 1);
+    let told = world.handle(bound(1, false));
+    assert_eq!(refusal(&told), Some(&LoginRefusal::Busy { retry_after_ms: 5_000 }));
+    assert!(world.room.directory.is_empty());
+    assert!(bind(&waiting_for_the_disk(&mut world, 2, 2)).is_some());
+    assert!(welcome(&world.handle(bound(2, true))).is_some());
+}
+
+#[test]
+fn an_identity_that_is_on_disk_holds_also_if_its_login_did_not_wait() {
+    let mut world = World::new(&["Foo"]);
+    waiting_for_the_disk(&mut world, 1, 1);
+    world.handle(Input::Closed { conn: ConnId(1) });
+    assert!(world.handle(bound(1, true)).is_empty());
+    let told = waiting_for_the_disk(&mut world, 2, 2);
+    assert_eq!(refusal(&told), Some(&LoginRefusal::IdentityMismatch));
+}
+
+#[test]
+fn an_account_that_changes_while_the_disk_writes_lets_nobody_in() {
+    let name: UserName = "Foo".parse().unwrap();
+    for change in [
+        AdminRequest::UserRemove { name: name.clone() },
+        AdminRequest::ResetIdentity { name: name.clone() },
+        AdminRequest::UserPassword { name: name.clone(), hash: PasswordHash::dummy(10) },
+    ] {
+        let mut world = World::new(&["Foo", "Bar"]);
+        waiting_for_the_disk(&mut world, 1, 1);
+        world.admin(change.clone());
+        let told = world.handle(bound(1, true));
+        assert_eq!(refusal(&told), Some(&LoginRefusal::Credentials), "{change:?}");
+        let is_bound = world.room.accounts.binding(&name).is_some();
+        assert_eq!(is_bound, matches!(change, AdminRequest::UserPassword { .. }), "as it is on disk");
+    }
+}
+
+#[test]
+fn an_account_that_is_made_again_belongs_to_nobody() {
+    let mut world = World::new(&["Bar"]);
+    let name: UserName = "Foo".parse().unwrap();
+    // A write that failed has left it.
+    world.room.accounts.bind(&name, Some(Identity::from_seed(&[9; 32]).public()));
+    let told = world.admin(AdminRequest::UserAdd { name, hash: PasswordHash::dummy(10) });
+    let freed =
+        |c: &Command| matches!(c, Command::Store { change: StoreChange::Binding { identity: None, .. }, .. });
+    assert!(told.iter().any(freed));
+    assert!(bind(&waiting_for_the_disk(&mut world, 1, 1)).is_some());
+}
+
+#[test]
+fn a_full_room_does_not_tell_who_is_in_it() {
+    let mut world = World::with(&["Foo", "Bar"], RoomLimits { max_users: 1, ..RoomLimits::default() });
+    waiting_for_the_disk(&mut world, 1, 1);
+    world.handle(bound(1, true));
+    for name in ["Foo", "Bar", "Nobody"] {
+        world.open(2, "192.0.2.2:1");
+        let attempt = check(&world.frame(2, login(name, 3, password()))).unwrap();
+        let wrong = PasswordVerdict::Wrong;
+        let told = world.handle(Input::PasswordsChecked { conn: ConnId(2), attempt, verdict: wrong });
+        assert_eq!(refusal(&told), Some(&LoginRefusal::Credentials), "{name}");
+        world.pass(Duration::from_secs(60));
+    }
+    world.open(4, "192.0.2.4:1");
+    let attempt = check(&world.frame(4, login("Bar", 4, password()))).unwrap();
+    assert_eq!(refusal(&world.handle(passwords_right(4, attempt))), Some(&LoginRefusal::Full));
+}
+
+#[test]
+fn a_login_that_the_room_kept_waiting_too_long_costs_its_address_nothing() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    check(&world.frame(1, login("Foo", 1, password()))).unwrap();
+    for _ in 0..2 {
+        let told = world.handle(Input::Broken { conn: ConnId(1), code: CloseCode::TimedOut });
+        assert!(!told.iter().any(|command| matches!(command, Command::Bar { .. })));
+    }
+    let source = Source::of([192, 0, 2, 1].into());
+    world.room.penalties.charge(source, Offence::TimedOut, world.now.instant);
+    assert_eq!(world.room.penalties.barred_until(source, world.now.instant), None);
 }
 
 #[test]

@@ -89,6 +89,16 @@ impl World {
         self.frame(conn, ToRoom::Introduce(Introduce { request: 1, peer: peer.parse().unwrap() }))
     }
 
+    /// bcrypt says that the passwords are right, and the disk takes the identity if it is to be kept.
+    fn right(&mut self, conn: u64, attempt: u64) -> Vec<Command> {
+        let verdict = PasswordVerdict::Right;
+        let mut told = self.handle(Input::PasswordsChecked { conn: ConnId(conn), attempt, verdict });
+        if let Some(name) = bind(&told) {
+            told.extend(self.handle(Input::Bound { conn: ConnId(conn), name, kept: true }));
+        }
+        told
+    }
+
     fn admin(&mut self, request: AdminRequest) -> Vec<Command> {
         self.handle(Input::Admin { call: CallId(0), request })
     }
@@ -163,6 +173,13 @@ fn closed(commands: &[Command]) -> Vec<(u64, CloseCode)> {
 fn check(commands: &[Command]) -> Option<u64> {
     commands.iter().find_map(|command| match command {
         Command::CheckPasswords { attempt, .. } => Some(*attempt),
+        _ => None,
+    })
+}
+
+fn bind(commands: &[Command]) -> Option<UserName> {
+    commands.iter().find_map(|command| match command {
+        Command::Bind { name, .. } => Some(name.clone()),
         _ => None,
     })
 }
