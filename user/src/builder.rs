@@ -10,7 +10,7 @@ use std::time::Duration;
 use parlor_protocol::address::RoomAddress;
 use parlor_protocol::identity::InstanceId;
 use parlor_protocol::limits::{BODY, BODY_MOST, CALLS_RUNNING};
-use parlor_protocol::name::{LanId, NameError};
+use parlor_protocol::name::{LanId, NameError, UserName};
 use parlor_protocol::presence::Encryption;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::Secret;
@@ -23,12 +23,13 @@ use zeroize::Zeroizing;
 
 use crate::callbacks::{Callbacks, Context};
 use crate::data::DataDir;
-use crate::error::BuildError;
+use crate::error::{BuildError, NoPast};
 use crate::hub::{Hub, Parts, Settings};
 use crate::net::blacklist::Blacklist;
 use crate::net::interfaces::{Reachability, has_aes};
 use crate::net::listener::{CheckKey, Listener};
-use crate::net::room::{RoomClient, RoomOptions};
+use crate::net::room::RoomOptions;
+use crate::start::{Past, begin, look_back};
 use crate::user::User;
 
 /// How long a `get` waits unless it says otherwise.
@@ -256,6 +257,10 @@ impl UserBuilder {
 
     /// Joins the room. From then on the user answers peers, and rejoins by itself when the Room was gone.
     ///
+    /// If the Room cannot be reached, a user that kept introductions of the last 24 h in its data directory starts
+    /// with them: it reaches those peers, and joins when the Room is back. [`User::room_outage`] tells that, and
+    /// [`Event::RoomBack`](crate::Event::RoomBack) its end.
+    ///
     /// # Errors
     ///
     /// See [`BuildError`]. Nothing secret is sent to a Room that is not believed.
@@ -270,19 +275,23 @@ impl UserBuilder {
             Keep::Default => DataDir::open(&DataDir::default_path(|name| std::env::var_os(name))?)?,
             Keep::Nothing => DataDir::ephemeral(),
         };
-        let listener = Listener::bind(self.port)?;
-        let instance = InstanceId(random()?);
-        let check_key = CheckKey::default();
-        let options = self.room_options(&listener, instance, check_key.clone(), data.clone())?;
-        let (name, reachability) = (options.name.clone(), options.reachability.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let guard = stop.clone().drop_guard();
+        let (name, address) = (self.name.parse::<UserName>()?, self.address()?);
+        let keeps = self.remember && data.is_lasting();
+        let past = if keeps { look_back(&tasks, &data, address, &name).await } else { Err(NoPast::Guest) };
+        let listener = self.listen(&past)?;
+        let instance = InstanceId(random()?);
+        let check_key = CheckKey::default();
+        let port = listener.port();
+        let options = self.room_options(&listener, instance, check_key.clone(), data.clone())?;
+        let reachability = options.reachability.clone();
         // The Room may check this user's address while it answers the login, so the listener runs first.
         let blacklist = Blacklist::default();
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
         let listening = listener.run(sender, blacklist.clone(), check_key, tasks.clone(), stop.clone());
         tasks.spawn(listening);
-        let (room, joined, events) = RoomClient::join(options, &tasks, &stop).await?;
+        let begun = begin(options, past, &tasks, &stop).await?;
         let hub = Hub::new(Parts {
             name,
             instance,
@@ -290,17 +299,42 @@ impl UserBuilder {
             blacklist,
             tasks: tasks.clone(),
             stop,
-            commands: room.commands().clone(),
+            commands: begun.client.commands().clone(),
             callbacks,
             data,
-            joined,
+            identity: begun.identity,
+            room: begun.room,
+            kept: begun.kept,
+            start: begun.start,
         });
-        tasks.spawn(Arc::clone(&hub).listen_to_room(events));
+        tasks.spawn(Arc::clone(&hub).listen_to_room(begun.events));
         tasks.spawn(Arc::clone(&hub).answer_arrivals(arrivals));
+        if keeps {
+            tasks.spawn(Arc::clone(&hub).keep_introductions(port));
+        }
         if reachability.addresses.is_none() {
             tasks.spawn(Arc::clone(&hub).watch_network(reachability));
         }
-        Ok(User::new(hub, room, guard))
+        Ok(User::new(hub, begun.client, guard))
+    }
+
+    fn address(&self) -> Result<RoomAddress, BuildError> {
+        Ok(match &self.room {
+            Some(address) => address.parse()?,
+            None => RoomAddress::default(),
+        })
+    }
+
+    /// Without a port of the user's choice, the one it had last is taken if it is free: peers that know this user
+    /// from then find it there without the Room's help.
+    fn listen(&self, past: &Result<Past, NoPast>) -> Result<Listener, BuildError> {
+        match past {
+            Ok(past) if self.port == 0 && past.kept.port != 0 => match Listener::bind(past.kept.port) {
+                Ok(listener) => Ok(listener),
+                Err(_) => Ok(Listener::bind(0)?),
+            },
+            _ => Ok(Listener::bind(self.port)?),
+        }
     }
 
     fn settings(&self) -> Result<Settings, BuildError> {
@@ -333,10 +367,7 @@ impl UserBuilder {
         check_key: CheckKey,
         data: DataDir,
     ) -> Result<RoomOptions, BuildError> {
-        let address = match &self.room {
-            Some(address) => address.parse()?,
-            None => RoomAddress::default(),
-        };
+        let address = self.address()?;
         let lan_id = match self.lan_id {
             Some(lan_id) => LanId::try_from(lan_id)?,
             None => LanId::default(),

@@ -11,6 +11,7 @@ use parlor_protocol::refusal::{CloseCode, PairRefusal};
 pub use crate::data::DataError;
 pub use crate::net::listener::ListenError;
 pub use crate::net::room::JoinError;
+pub use crate::start::NoPast;
 
 /// Why a user could not be built or could not join.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,14 @@ pub enum BuildError {
     /// The Room did not let this user in.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The Room cannot be reached, and there is nothing to start with until it is back.
+    #[error("{room}; it cannot be done without: {why}")]
+    RoomDown {
+        /// Why the Room was not joined.
+        room: Box<JoinError>,
+        /// Why the user cannot start without it.
+        why: NoPast,
+    },
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
@@ -77,7 +86,8 @@ pub enum OpenError {
     },
     /// The Room cannot be asked, and there is no earlier introduction that still holds.
     #[error(
-        "the Room is unreachable, and {0} has not been talked to lately; try again when the Room is back"
+        "the Room is unreachable, and no introduction that it gave in the last 24 h leads to {0} now; \
+         try again when the Room is back"
     )]
     RoomLost(UserName),
     /// No rung led to the peer.

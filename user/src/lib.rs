@@ -46,6 +46,7 @@ mod inbox;
 mod peer;
 #[cfg(test)]
 mod simulation;
+mod start;
 mod user;
 
 pub use parlor_protocol as protocol;

@@ -94,7 +94,7 @@ impl User {
         self.hub.room.fingerprint()
     }
 
-    /// Where the Room sees this user come from.
+    /// Where the Room sees this user come from. `0.0.0.0:0` until it was reached.
     pub fn observed_address(&self) -> SocketAddr {
         self.hub.observed()
     }
@@ -102,6 +102,12 @@ impl User {
     /// True while the Room can be asked.
     pub fn room_is_up(&self) -> bool {
         self.hub.room_is_up()
+    }
+
+    /// Why the Room cannot be asked now. `None`: it can. While it is gone, the peers that it introduced in the last
+    /// 24 h are reached without it, and it is tried again by itself.
+    pub fn room_outage(&self) -> Option<String> {
+        self.hub.outage()
     }
 
     /// Another user, online or not.

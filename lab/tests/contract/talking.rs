@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use parlor_lab::programs::{PATIENCE, mentions};
 
-use super::{accounts_room, failure, online, open_room, success, with_password};
+use super::{accounts_room, failure, failure_with, online, open_room, success, with_password};
 
 #[test]
 fn a_text_arrives_with_its_time_and_sender() {
@@ -210,4 +210,37 @@ fn a_room_that_was_killed_and_came_back_finds_its_users_again_and_pairs_them() {
     success(&stage.named(&room.address, "Baz").run(&["ping", "Bar", "-c", "1"]).unwrap());
     foo.close_stdin();
     success(&foo.wait(PATIENCE).unwrap());
+}
+
+#[test]
+fn a_user_that_starts_while_the_room_is_dead_reaches_who_it_knows_and_says_why_it_reaches_nobody_else() {
+    let stage = parlor_lab::programs::Stage::new().unwrap();
+    let address = format!("{}:0", parlor_lab::programs::own_loopback());
+    let room = stage.room("room").listen(address).start().unwrap();
+    let serve = ["serve", "up=tr a-z A-Z"];
+    let (foo, bar) = (stage.named(&room.address, "Foo"), stage.named(&room.address, "Bar"));
+    let baz = stage.named(&room.address, "Baz");
+    let running = online(&room, &bar, "Bar", &serve);
+    let ask = ["get", "Bar", "up", "\"abc\""];
+    assert_eq!(success(&foo.run(&ask).unwrap()), "\"ABC\"\n");
+    let (setup, socket, room_address) = (room.setup.clone(), room.socket(), room.address.clone());
+    room.program.kill().unwrap();
+
+    assert_eq!(success(&foo.run(&ask).unwrap()), "\"ABC\"\n");
+    failure_with(&foo.run(&["get", "Qux", "up"]).unwrap(), 7, &["no introduction", "Qux"]);
+    failure_with(&baz.run(&ask).unwrap(), 7, &["cannot be reached", "not in this Room before"]);
+    failure_with(&stage.user(&room_address, "guest").run(&ask).unwrap(), 7, &["a guest keeps nothing"]);
+    // The other one was restarted, too.
+    drop(running);
+    let running = bar.start(&serve).unwrap();
+    let began = std::time::Instant::now();
+    while foo.run(&ask).unwrap().code != Some(0) {
+        assert!(began.elapsed() < PATIENCE, "Bar is not found again");
+    }
+
+    let room = setup.listen(socket).start().unwrap();
+    room.await_online(&["Bar"], PATIENCE * 2).unwrap();
+    assert_eq!(success(&baz.run(&ask).unwrap()), "\"ABC\"\n");
+    assert_eq!(success(&foo.run(&ask).unwrap()), "\"ABC\"\n");
+    drop(running);
 }

@@ -175,6 +175,7 @@ fn of_build(error: &BuildError) -> u8 {
         | BuildError::Address(_)
         | BuildError::Setting { .. } => USAGE,
         BuildError::Join(error) => of_join(error),
+        BuildError::RoomDown { room, .. } => of_join(room),
         BuildError::Listen(_) | BuildError::Data(_) | BuildError::Random(_) => OTHER,
     }
 }

@@ -77,7 +77,12 @@ async fn join(settings: &Settings, name: &str, mut builder: UserBuilder, guest: 
         let fingerprint = user.room_fingerprint();
         output::note(&format!("trusts this Room from now on, by its fingerprint {fingerprint}: compare it"));
     }
-    tracing::info!(name = user.name().as_str(), "joined");
+    match user.room_outage() {
+        Some(why) => output::note(&format!(
+            "{why}; until it is back, only peers that it introduced in the last 24 h can be reached"
+        )),
+        None => tracing::info!(name = user.name().as_str(), "joined"),
+    }
     Ok(user)
 }
 

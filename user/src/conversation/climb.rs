@@ -14,7 +14,7 @@ use super::links::{Incoming, LinkError};
 use crate::clock;
 use crate::core::ladder::{Attempt, Target, improves, schedule};
 use crate::error::OpenError;
-use crate::hub::{Hub, Known};
+use crate::hub::{Hub, Introduced, Known};
 use crate::net::dial::{dial, dial_relay};
 
 /// How long the peer's dial is waited for when all of this side's attempts have failed.
@@ -47,16 +47,28 @@ impl Conversation {
     }
 
     async fn seek(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<(), OpenError> {
-        let (known, offers) = tokio::select! {
+        let Introduced { known, offers, age } = tokio::select! {
             () = hub.stop.cancelled() => return Err(OpenError::Left),
             introduced = hub.introduce(&self.peer) => introduced?,
         };
-        self.lock_keeper().keeper.introduced();
+        self.introduced(age);
         match self.attempt(hub, known, &offers, false).await {
             // The Room would have offered more than what is remembered: it is waited for.
             Err(OpenError::NoPath { .. }) if !hub.room_is_up() => Err(OpenError::RoomLost(self.peer.clone())),
             done => done,
         }
+    }
+
+    /// There is an introduction: one of the Room, or of so long ago because the Room cannot be asked.
+    fn introduced(&self, age: Option<Duration>) {
+        let mut state = self.lock_keeper();
+        if let Some(age) = age {
+            let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
+            let what =
+                format!("the Room cannot be asked: going by what it said {ago} ago, without its relay");
+            state.story.tell(clock::now(), None, what);
+        }
+        state.keeper.introduced();
     }
 
     /// The peer asked for this introduction: does this side's part.

@@ -4,7 +4,8 @@
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
-use parlor_protocol::identity::{Identity, PublicIdentity};
+use ipnet::IpNet;
+use parlor_protocol::identity::{Fingerprint, Identity, PublicIdentity};
 use parlor_protocol::introduction::SignedIntroduction;
 use parlor_protocol::limits::INTRODUCTION_LIFETIME;
 use parlor_protocol::name::UserName;
@@ -16,7 +17,11 @@ use super::{DataDir, DataError, hex, of_user, text, unhex};
 
 /// Introductions that are kept: the latest. A user that talks to more peers asks the Room for the others.
 const MOST: usize = 256;
-const NONCE_BYTES: usize = 12;
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 12;
+/// An introduction that says it was received so many seconds from now is of a time when the clock stood elsewhere:
+/// nobody can tell how old it is. Clocks that are kept in step differ by less.
+const AHEAD: u64 = 300;
 
 /// What a Room said about the way to one peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,17 +30,21 @@ pub struct CachedIntroduction {
     pub peer: UserName,
     /// The Room's statement. Verify it again before use.
     pub introduction: SignedIntroduction,
-    /// The rungs the Room offered. Relay tokens are used up.
+    /// The direct rungs the Room offered. Relay tokens are used up, and the relay is gone with the Room.
     pub rungs: Vec<RungOffer>,
     /// When it was received, in seconds since 1970 by this machine's clock.
     pub received_at: u64,
 }
 
-/// All that is kept for one user in one Room.
+/// All that is kept for one user in one Room, so that it can start without the Room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedIntroductions {
     /// The Room's identity, which signed them.
     pub room: PublicIdentity,
+    /// The addresses that the Room had users refuse links from.
+    pub blacklist: Vec<IpNet>,
+    /// The port on which peers know this user to listen.
+    pub port: u16,
     /// The latest introduction to each peer.
     pub entries: Vec<CachedIntroduction>,
 }
@@ -46,17 +55,17 @@ struct SealedFile {
 }
 
 impl DataDir {
-    /// The introductions kept for `name` in a Room that are still good. `now` is in seconds since 1970.
+    /// What is kept for `name` in a Room, without the introductions that are too old or of a time to come. `now` is
+    /// in seconds since 1970.
     pub fn introductions(
         &self,
-        room: &PublicIdentity,
+        room: Fingerprint,
         name: &UserName,
         identity: &Identity,
         now: u64,
-    ) -> Result<CachedIntroductions, DataError> {
-        let file = of_user(room.fingerprint(), "introductions", name);
-        let none = CachedIntroductions { room: *room, entries: Vec::new() };
-        let Some(SealedFile { sealed }) = self.read(&file)? else { return Ok(none) };
+    ) -> Result<Option<CachedIntroductions>, DataError> {
+        let file = of_user(room, "introductions", name);
+        let Some(SealedFile { sealed }) = self.read(&file)? else { return Ok(None) };
         let damaged = |why: &str| DataError::damaged(&self.files.path(&file), why);
         let sealed = unhex(&sealed).ok_or_else(|| damaged("it is not encrypted text"))?;
         let (nonce, ciphertext) =
@@ -68,11 +77,15 @@ impl DataDir {
         let plain = Zeroizing::new(plain);
         let mut kept: CachedIntroductions =
             rmp_serde::from_slice(&plain).map_err(|_| damaged("its content cannot be read"))?;
+        if kept.room.fingerprint() != room {
+            return Err(damaged("it is about another Room"));
+        }
         let good = |entry: &CachedIntroduction| {
-            now.saturating_sub(entry.received_at) < INTRODUCTION_LIFETIME.as_secs()
+            let ends = entry.received_at.saturating_add(INTRODUCTION_LIFETIME.as_secs());
+            now < ends && entry.received_at <= now.saturating_add(AHEAD)
         };
         kept.entries.retain(good);
-        Ok(if kept.room == *room { kept } else { none })
+        Ok(Some(kept))
     }
 
     /// Keeps introductions for `name`, the latest 256 of them, instead of what was kept. `nonce` must be

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use self::files::Files;
-pub use self::introductions::{CachedIntroduction, CachedIntroductions};
+pub use self::introductions::{CachedIntroduction, CachedIntroductions, NONCE_BYTES};
 
 /// Peers of one Room whose keys are kept. Twice the largest room that is tested, and their file stays far below
 /// the largest that is read.
@@ -169,6 +169,11 @@ impl DataDir {
         Self { files: Arc::new(Files::Memory(Mutex::default())) }
     }
 
+    /// True if what is kept outlives this process.
+    pub fn is_lasting(&self) -> bool {
+        matches!(*self.files, Files::Disk(_))
+    }
+
     /// The directory used unless told otherwise: `$XDG_STATE_HOME/parlor`, else `~/.local/state/parlor`.
     /// `env` reads an environment variable.
     pub fn default_path(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, DataError> {
@@ -202,6 +207,11 @@ impl DataDir {
         };
         exclusive.write(&file, &text(content))?;
         Ok(identity)
+    }
+
+    /// The identity of `name` in a Room, if one is kept.
+    pub fn known_identity(&self, room: Fingerprint, name: &UserName) -> Result<Option<Identity>, DataError> {
+        self.read_identity(&of_user(room, "identity", name))
     }
 
     fn read_identity(&self, file: &str) -> Result<Option<Identity>, DataError> {

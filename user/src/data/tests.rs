@@ -177,14 +177,17 @@ fn introductions_are_kept_for_a_day_and_read_by_their_own_identity_only() {
         rungs: vec![RungOffer { rung: Rung::Lan, dial: vec!["10.0.0.2:7".parse().unwrap()], relay: None }],
         received_at: 1000,
     };
-    let cache = CachedIntroductions { room: room(), entries: vec![entry] };
+    let blacklist = vec!["192.0.2.0/24".parse().unwrap()];
+    let cache = CachedIntroductions { room: room(), blacklist, port: 4000, entries: vec![entry] };
     data.set_introductions(&name("Foo"), &me, cache.clone(), [4; 12]).unwrap();
 
-    let read = |identity, now| data.introductions(&room(), &name("foo"), identity, now);
-    let kept = read(&me, 2000).unwrap();
+    let read = |identity, now| data.introductions(room().fingerprint(), &name("foo"), identity, now);
+    let kept = read(&me, 2000).unwrap().unwrap();
     assert_eq!(kept, cache);
     assert_eq!(kept.entries[0].introduction.verify(&room()), Ok(introduction));
-    assert_eq!(read(&me, 1000 + 86_400).unwrap().entries, []);
+    for (now, good) in [(1000 + 86_399, 1), (1000 + 86_400, 0), (1000 - 300, 1), (1000 - 301, 0), (0, 0)] {
+        assert_eq!(read(&me, now).unwrap().unwrap().entries.len(), good, "at {now}");
+    }
     assert!(matches!(read(&other, 2000), Err(DataError::Damaged { .. })));
     let path = parent.path().join("parlor").join(room().fingerprint().to_string());
     let text = std::fs::read_to_string(path.join("introductions_foo.toml")).unwrap();

@@ -4,19 +4,20 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parlor_protocol::identity::PublicIdentity;
-use parlor_protocol::introduction::Cipher;
+use parlor_protocol::introduction::{Cipher, Introduction, SignedIntroduction};
 use parlor_protocol::limits::WHOLE_LOGIN;
 use parlor_protocol::name::UserName;
 use parlor_protocol::presence::Encryption;
 use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
-use parlor_protocol::wire::control::{Introduced, RungOffer};
+use parlor_protocol::wire::control::{self, RungOffer};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::kept::{Latest, withdraws};
 use super::{Hub, Known};
 use crate::clock;
 use crate::error::OpenError;
@@ -24,9 +25,23 @@ use crate::events::Event;
 use crate::net::room::RoomCommand;
 
 /// Introductions that are remembered. A room in which more are under way at once is not this program's.
-const INTRODUCTIONS: usize = 4096;
+pub(super) const INTRODUCTIONS: usize = 4096;
 /// How often a Room that is asked too much is asked again.
 const BUSY_TRIES: usize = 8;
+
+/// An introduction and the rungs that this user takes of those it offers.
+#[derive(Debug)]
+pub(crate) struct Introduced {
+    pub(crate) known: Arc<Known>,
+    pub(crate) offers: Vec<RungOffer>,
+    /// How old it is, if the Room could not be asked for one.
+    pub(crate) age: Option<Duration>,
+}
+
+/// False if records would go in the clear and this user does not want that.
+pub(crate) fn takes(introduction: &Introduction, encryption: Encryption) -> bool {
+    introduction.cipher != Cipher::Cleartext || encryption == Encryption::Off
+}
 
 impl Known {
     /// False if records in the clear would leave the host or the LAN that the rung stands for: the Room's word is not
@@ -53,7 +68,7 @@ fn is_local(address: IpAddr) -> bool {
 
 impl Hub {
     /// Asks the Room for an introduction; while it is gone, the latest one serves.
-    pub(crate) async fn introduce(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+    pub(crate) async fn introduce(self: &Arc<Self>, peer: &UserName) -> Result<Introduced, OpenError> {
         if *peer == self.name {
             return Err(OpenError::Refused { peer: peer.clone(), why: PairRefusal::Yourself });
         }
@@ -68,7 +83,7 @@ impl Hub {
         self.ask_for_introduction(peer).await
     }
 
-    async fn ask_for_introduction(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+    async fn ask_for_introduction(self: &Arc<Self>, peer: &UserName) -> Result<Introduced, OpenError> {
         if !self.room_is_up() {
             return self.latest(peer);
         }
@@ -84,31 +99,64 @@ impl Hub {
         self.lock().requests.remove(&request);
         match answer {
             Ok(Some(Ok(introduced))) => {
-                let (known, offers) = self.know(*introduced)?;
-                if known.peer != *peer {
-                    let why = format!("it introduces {} instead", known.peer);
+                let introduced = self.know(*introduced).await?;
+                if introduced.known.peer != *peer {
+                    let why = format!("it introduces {} instead", introduced.known.peer);
                     return Err(OpenError::BadIntroduction { peer: peer.clone(), why });
                 }
-                Ok((known, offers))
+                Ok(introduced)
             }
-            Ok(Some(Err(why))) => Err(refused(peer, why)),
+            Ok(Some(Err(why))) => {
+                if withdraws(&why) {
+                    self.withdraw(|known| known.peer != *peer);
+                }
+                Err(refused(peer, why))
+            }
             Ok(None) | Err(_) => self.latest(peer),
         }
     }
 
-    fn latest(&self, peer: &UserName) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+    fn latest(&self, peer: &UserName) -> Result<Introduced, OpenError> {
         let now = clock::now();
         let latest = self.lock().latest.get(peer).cloned();
-        let Some((known, offers)) = latest.filter(|(known, _)| known.until > now) else {
+        let Some(latest) = latest.filter(|latest| latest.known.until > now) else {
             return Err(OpenError::RoomLost(peer.clone()));
         };
         // Relay tokens are used up, and the relay is gone with the Room.
-        let offers = offers.into_iter().filter(|offer| offer.rung.is_direct()).collect();
-        Ok((known, offers))
+        let offers = latest.offers.into_iter().filter(|offer| offer.rung.is_direct()).collect();
+        Ok(Introduced { age: Some(latest.known.age(now)), known: latest.known, offers })
     }
 
     /// Verifies an introduction and remembers it.
-    pub(super) fn know(&self, introduced: Introduced) -> Result<(Arc<Known>, Vec<RungOffer>), OpenError> {
+    pub(super) async fn know(
+        self: &Arc<Self>,
+        introduced: control::Introduced,
+    ) -> Result<Introduced, OpenError> {
+        let (known, signed) = self.verify(&introduced)?;
+        if let Err(error) = self.check_pin(&known).await {
+            // Whoever is right, the two keys are of two programs: what was said of the first is void.
+            self.withdraw(|other| other.peer != known.peer);
+            return Err(error);
+        }
+        let now = clock::now();
+        self.remember(&known, now);
+        self.introduced.notify_waiters();
+        let mut offers = introduced.rungs;
+        offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
+        let latest = Latest {
+            known: Arc::clone(&known),
+            offers: offers.clone(),
+            signed,
+            received_at: clock::unix_now(),
+        };
+        self.set_latest(latest, now);
+        Ok(Introduced { known, offers, age: None })
+    }
+
+    fn verify(
+        &self,
+        introduced: &control::Introduced,
+    ) -> Result<(Arc<Known>, SignedIntroduction), OpenError> {
         let bad = |why: String| OpenError::BadIntroduction { peer: self.name.clone(), why };
         let introduction =
             introduced.introduction.verify(&self.room).map_err(|error| bad(error.to_string()))?;
@@ -118,50 +166,38 @@ impl Hub {
         if me.identity != self.identity.public() {
             return Err(bad("it names this user with another identity".to_owned()));
         }
-        let (name, identity) = (peer.name.clone(), peer.identity);
-        if introduction.cipher == Cipher::Cleartext && self.settings.encryption == Encryption::On {
+        let (peer, identity) = (peer.name.clone(), peer.identity);
+        if !takes(&introduction, self.settings.encryption) {
             let why = "it says that records go in the clear, and this user wants encryption".to_owned();
-            return Err(OpenError::BadIntroduction { peer: name, why });
+            return Err(OpenError::BadIntroduction { peer, why });
         }
-        self.check_pin(&name, &identity)?;
-        let now = clock::now();
-        let until = now + introduction.lifetime();
-        let id = introduction.id;
-        let known = Arc::new(Known { introduction, peer: name.clone(), identity, until });
+        let until = clock::now() + introduction.lifetime();
+        let known = Arc::new(Known { introduction, peer, identity, until });
+        Ok((known, introduced.introduction.clone()))
+    }
+
+    /// From now on a peer may come with this introduction.
+    pub(super) fn remember(&self, known: &Arc<Known>, now: Instant) {
+        let mut introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+        if introductions.len() >= INTRODUCTIONS {
+            introductions.retain(|_, known| known.until > now);
+        }
+        if introductions.len() >= INTRODUCTIONS
+            && let Some(oldest) = introductions.iter().min_by_key(|(_, known)| known.until).map(|(id, _)| *id)
         {
-            let mut introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
-            if introductions.len() >= INTRODUCTIONS {
-                introductions.retain(|_, known| known.until > now);
-            }
-            if introductions.len() >= INTRODUCTIONS
-                && let Some(oldest) =
-                    introductions.iter().min_by_key(|(_, known)| known.until).map(|(id, _)| *id)
-            {
-                introductions.remove(&oldest);
-            }
-            introductions.insert(id, Arc::clone(&known));
+            introductions.remove(&oldest);
         }
-        self.introduced.notify_waiters();
-        let mut offers = introduced.rungs;
-        offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
-        let mut state = self.lock();
-        if state.latest.len() >= INTRODUCTIONS {
-            state.latest.retain(|_, (known, _)| known.until > now);
-        }
-        if state.latest.len() < INTRODUCTIONS || state.latest.contains_key(&name) {
-            state.latest.insert(name, (Arc::clone(&known), offers.clone()));
-        }
-        drop(state);
-        Ok((known, offers))
+        introductions.insert(known.introduction.id, Arc::clone(known));
     }
 
     /// Holds a peer's key against the one seen before.
-    fn check_pin(&self, peer: &UserName, identity: &PublicIdentity) -> Result<(), OpenError> {
+    async fn check_pin(self: &Arc<Self>, known: &Known) -> Result<(), OpenError> {
+        let (peer, identity) = (&known.peer, &known.identity);
         let seen_in_this_run = self.lock().pins.get(peer).copied();
         let pinned = match seen_in_this_run {
             Some(pinned) => Some(pinned),
             // A key that cannot be compared is not believed.
-            None => self.data.peer_pin(self.room.fingerprint(), peer).map_err(|error| {
+            None => self.pin_on_disk(peer).await.map_err(|error| {
                 let why = format!("its key cannot be held against the one seen before: {error}");
                 OpenError::BadIntroduction { peer: peer.clone(), why }
             })?,
@@ -177,6 +213,18 @@ impl Hub {
                 Err(error)
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The key that is kept for a peer. The disk is waited for where a thread may block.
+    async fn pin_on_disk(&self, peer: &UserName) -> Result<Option<PublicIdentity>, String> {
+        let (data, room, peer) = (self.data.clone(), self.room.fingerprint(), peer.clone());
+        if !data.is_lasting() {
+            return data.peer_pin(room, &peer).map_err(|error| error.to_string());
+        }
+        match self.tasks.spawn_blocking(move || data.peer_pin(room, &peer)).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -205,6 +253,7 @@ impl Hub {
     /// Forgets the key seen before under a name. True if there was one.
     pub(crate) fn forget(&self, peer: &UserName) -> Result<bool, crate::data::DataError> {
         let here = self.lock().pins.remove(peer).is_some();
+        self.withdraw(|known| known.peer != *peer);
         Ok(self.data.forget_peer(self.room.fingerprint(), peer)? || here)
     }
 }

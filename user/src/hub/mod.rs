@@ -2,14 +2,16 @@
 
 mod arrivals;
 mod introductions;
+mod kept;
 mod room;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parlor_protocol::identity::{Identity, InstanceId, PublicIdentity};
 use parlor_protocol::introduction::{Introduction, IntroductionId};
 use parlor_protocol::name::UserName;
@@ -17,7 +19,7 @@ use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::presence::Encryption;
 use parlor_protocol::refusal::{CloseCode, PairRefusal};
 use parlor_protocol::rung::Rung;
-use parlor_protocol::wire::control::{Introduced, Member, RungOffer};
+use parlor_protocol::wire::control::{self, Member};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,10 @@ use crate::events::Event;
 use crate::inbox::Queue;
 use crate::net::blacklist::Blacklist;
 use crate::net::room::{Joined, RoomCommand};
+use crate::start::Valid;
+
+pub(crate) use self::introductions::{Introduced, takes};
+use self::kept::Latest;
 
 /// Conversations at rest are forgotten when there are this many.
 const PEERS_AT_REST: usize = 1024;
@@ -57,7 +63,7 @@ pub(crate) struct Settings {
     pub(crate) get_timeout: Option<Duration>,
 }
 
-type Answer = Result<Box<Introduced>, PairRefusal>;
+type Answer = Result<Box<control::Introduced>, PairRefusal>;
 
 /// See the module.
 pub(crate) struct Hub {
@@ -79,6 +85,8 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     introductions: Mutex<HashMap<IntroductionId, Arc<Known>>>,
     introduced: Notify,
+    /// What is to be kept for the next start has changed.
+    changed: Notify,
     room_is_up: AtomicBool,
     left: AtomicBool,
     next_link: AtomicU64,
@@ -90,10 +98,12 @@ struct State {
     members: Members,
     room_socket: SocketAddr,
     observed: SocketAddr,
+    /// Why the Room cannot be asked.
+    outage: Option<String>,
     peers: HashMap<UserName, Arc<Conversation>>,
     requests: HashMap<u32, oneshot::Sender<Answer>>,
     /// The latest introduction to each peer, for when the Room is gone.
-    latest: HashMap<UserName, (Arc<Known>, Vec<RungOffer>)>,
+    latest: HashMap<UserName, Latest>,
     pins: HashMap<UserName, PublicIdentity>,
 }
 
@@ -108,20 +118,38 @@ pub(crate) struct Parts {
     pub(crate) commands: mpsc::Sender<RoomCommand>,
     pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) data: DataDir,
-    pub(crate) joined: Joined,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) room: PublicIdentity,
+    /// What an earlier run kept.
+    pub(crate) kept: Vec<Valid>,
+    pub(crate) start: Start,
+}
+
+/// How a user begins.
+pub(crate) enum Start {
+    /// In the room.
+    Joined(Joined),
+    /// With what it has kept, until the Room is back.
+    Alone {
+        /// Why the Room was not joined.
+        why: String,
+        /// The addresses that the Room had users refuse links from.
+        blacklist: Vec<IpNet>,
+    },
 }
 
 /// Events that a slow reader may be behind before it misses some.
 const EVENTS: usize = 1024;
+/// What stands for the addresses that only the Room can tell, until it was reached.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 impl Hub {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let joined = parts.joined;
         let hub = Arc::new(Self {
             name: parts.name,
-            identity: Arc::clone(&joined.identity),
+            identity: parts.identity,
             instance: parts.instance,
-            room: joined.room,
+            room: parts.room,
             settings: parts.settings,
             callbacks: parts.callbacks,
             inbox: Arc::default(),
@@ -134,8 +162,9 @@ impl Hub {
             data: parts.data,
             state: Mutex::new(State {
                 members: Members::default(),
-                room_socket: joined.room_socket,
-                observed: joined.observed,
+                room_socket: NOWHERE,
+                observed: NOWHERE,
+                outage: None,
                 peers: HashMap::new(),
                 requests: HashMap::new(),
                 latest: HashMap::new(),
@@ -143,13 +172,21 @@ impl Hub {
             }),
             introductions: Mutex::new(HashMap::new()),
             introduced: Notify::new(),
-            room_is_up: AtomicBool::new(true),
+            changed: Notify::new(),
+            room_is_up: AtomicBool::new(false),
             left: AtomicBool::new(false),
             next_link: AtomicU64::new(1),
             next_request: AtomicU32::new(1),
             next_generation: AtomicU32::new(0),
         });
-        hub.joined(joined);
+        hub.restore(parts.kept);
+        match parts.start {
+            Start::Joined(joined) => hub.joined(joined),
+            Start::Alone { why, blacklist } => {
+                hub.blacklist.set(blacklist);
+                hub.lock().outage = Some(why);
+            }
+        }
         hub
     }
 
@@ -173,6 +210,11 @@ impl Hub {
 
     pub(crate) fn room_is_up(&self) -> bool {
         self.room_is_up.load(Ordering::SeqCst)
+    }
+
+    /// Why the Room cannot be asked. `None`: it can.
+    pub(crate) fn outage(&self) -> Option<String> {
+        self.lock().outage.clone()
     }
 
     /// True when this user's channels have been ended for good.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parlor_protocol::wire::control::{Introduced, Roster};
+use parlor_protocol::introduction::Cipher;
+use parlor_protocol::wire::control::{self, Roster};
 use tokio::sync::mpsc;
 
-use super::{Answer, Hub};
+use super::{Answer, Hub, Introduced};
 use crate::core::roster::Change;
 use crate::error::OpenError;
 use crate::events::Event;
@@ -62,10 +63,15 @@ impl Hub {
             RoomEvent::Roster(delta) => self.on_roster(delta),
             RoomEvent::Introduced(introduced) => match introduced.request {
                 Some(request) => self.answer(request, Ok(introduced)),
-                None => self.on_asked(*introduced),
+                None => {
+                    self.tasks.spawn(Arc::clone(self).on_asked(*introduced));
+                }
             },
             RoomEvent::IntroductionRefused { request, why } => self.answer(request, Err(why)),
-            RoomEvent::Blacklist(nets) => self.blacklist.set(nets),
+            RoomEvent::Blacklist(nets) => {
+                self.blacklist.set(nets);
+                self.room_said_more();
+            }
             RoomEvent::Reachable(addresses) => {
                 tracing::debug!(?addresses, "what peers are told to dial from outside");
                 if !addresses.is_empty() {
@@ -77,6 +83,7 @@ impl Hub {
             RoomEvent::Lost { why, retry_in } => {
                 self.room_is_up.store(false, Ordering::SeqCst);
                 let mut state = self.lock();
+                state.outage = Some(why.to_string());
                 state.members.room_lost();
                 // Who waits for an introduction falls back to an earlier one.
                 state.requests.clear();
@@ -91,7 +98,6 @@ impl Hub {
             RoomEvent::Back(joined) => {
                 tracing::info!("the Room is back");
                 self.joined(*joined);
-                self.room_is_up.store(true, Ordering::SeqCst);
                 self.tell(Event::RoomBack);
                 for conversation in self.conversations() {
                     conversation.try_again();
@@ -100,7 +106,13 @@ impl Hub {
             RoomEvent::Refused(error) => {
                 tracing::error!(%error, "the Room does not let this user in again");
                 self.room_is_up.store(false, Ordering::SeqCst);
-                self.lock().requests.clear();
+                let mut state = self.lock();
+                state.outage = Some(error.to_string());
+                state.requests.clear();
+                drop(state);
+                if error.ends_introductions() {
+                    self.withdraw(|_| false);
+                }
                 self.tell(Event::RoomRefused { why: error.to_string() });
             }
         }
@@ -109,11 +121,17 @@ impl Hub {
     /// A login succeeded, the first or a later one.
     pub(super) fn joined(self: &Arc<Self>, joined: Joined) {
         self.blacklist.set(joined.blacklist);
+        if !joined.allow_unencrypted {
+            self.withdraw(|known| known.introduction.cipher != Cipher::Cleartext);
+        }
         let mut state = self.lock();
+        state.outage = None;
         state.room_socket = joined.room_socket;
         state.observed = joined.observed;
         let changes = state.members.replace(joined.members);
         drop(state);
+        self.room_is_up.store(true, Ordering::SeqCst);
+        self.room_said_more();
         self.on_changes(changes);
     }
 
@@ -127,6 +145,10 @@ impl Hub {
             match change {
                 Change::Joined(member) if member.name == self.name => {}
                 Change::Joined(member) => {
+                    let latest = self.lock().latest.get(&member.name).map(|latest| latest.known.identity);
+                    if latest.is_some_and(|identity| identity != member.identity) {
+                        self.withdraw(|known| known.peer != member.name);
+                    }
                     let waiting = self.lock().peers.get(&member.name).cloned();
                     if let Some(conversation) = waiting {
                         conversation.try_again();
@@ -153,12 +175,12 @@ impl Hub {
     }
 
     /// A peer asked to be introduced to this user.
-    fn on_asked(self: &Arc<Self>, introduced: Introduced) {
-        match self.know(introduced) {
+    async fn on_asked(self: Arc<Self>, introduced: control::Introduced) {
+        match self.know(introduced).await {
             Ok(_) if self.has_left() => {}
-            Ok((known, offers)) => {
+            Ok(Introduced { known, offers, .. }) => {
                 let conversation = self.conversation(&known.peer);
-                self.tasks.spawn(conversation.asked(Arc::clone(self), known, offers));
+                conversation.asked(self, known, offers).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "an introduction is refused");

@@ -16,6 +16,11 @@ impl Blacklist {
         self.0.store(Arc::new(nets.into_iter().map(effective).collect()));
     }
 
+    /// The whole list, as it acts.
+    pub fn nets(&self) -> Vec<IpNet> {
+        self.0.load().to_vec()
+    }
+
     /// True if links to and from `address` are refused. A v4 address mapped into v6 counts as the v4 address.
     pub fn blocks(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

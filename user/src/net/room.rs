@@ -35,6 +35,7 @@ use zeroize::Zeroizing;
 
 pub use self::error::{JoinError, LostReason, RoomFault};
 use self::login::Membership;
+pub(crate) use self::login::Passport;
 use crate::clock;
 use crate::core::reconnect::Backoff;
 use crate::data::DataDir;
@@ -203,7 +204,7 @@ impl RoomClient {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(Self, Joined, mpsc::Receiver<RoomEvent>), JoinError> {
-        let mut membership = Membership::new(options)?;
+        let mut membership = Membership::new(options, None)?;
         let mut backoff = Backoff::default();
         let give_up = clock::now() + PATIENCE;
         let session = loop {
@@ -221,11 +222,34 @@ impl RoomClient {
             tokio::time::sleep(wait).await;
         };
         let joined = session.joined.clone();
+        let (client, received) = Self::keep(membership, run::Begin::Joined(Box::new(session)), tasks, stop);
+        Ok((client, joined, received))
+    }
+
+    /// Begins without the Room, which could not be joined for the reason `error`: it is tried until it is back, which
+    /// [`RoomEvent::Back`] reports. `passport` says who this user is there; another Room in its place is refused.
+    pub(crate) fn join_later(
+        options: RoomOptions,
+        passport: Passport,
+        error: &JoinError,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(Self, mpsc::Receiver<RoomEvent>), JoinError> {
+        let membership = Membership::new(options, Some(passport))?;
+        Ok(Self::keep(membership, run::Begin::Lost { retry_after: error.retry_after() }, tasks, stop))
+    }
+
+    fn keep(
+        membership: Membership,
+        begin: run::Begin,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> (Self, mpsc::Receiver<RoomEvent>) {
         let (commands, to_send) = mpsc::channel(COMMANDS);
         let (events, received) = mpsc::channel(EVENTS);
         let stop = stop.child_token();
-        let task = tasks.spawn(run::run(membership, session, to_send, events, stop.clone()));
-        Ok((Self { commands, task, leave: stop.drop_guard() }, joined, received))
+        let task = tasks.spawn(run::run(membership, begin, to_send, events, stop.clone()));
+        (Self { commands, task, leave: stop.drop_guard() }, received)
     }
 
     /// Where commands go.

@@ -125,6 +125,33 @@ impl JoinError {
         }
     }
 
+    /// True if the Room is not there to say anything about this user, or has no time for it.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            JoinError::Unreachable { .. } | JoinError::Timeout { .. } | JoinError::HungUp { .. } => true,
+            JoinError::Refused(why) => matches!(why, LoginRefusal::Busy { .. } | LoginRefusal::ShuttingDown),
+            JoinError::Ended(closing) => closing.code == CloseCode::ShuttingDown,
+            JoinError::Distrusted(_)
+            | JoinError::Certificate { .. }
+            | JoinError::TurnedAway { .. }
+            | JoinError::Misbehaved { .. }
+            | JoinError::Data(_)
+            | JoinError::Tls(_) => false,
+        }
+    }
+
+    /// True if the Room wants this user no more, so that its earlier introductions are void.
+    pub fn ends_introductions(&self) -> bool {
+        match self {
+            JoinError::Refused(why) => matches!(
+                why,
+                LoginRefusal::Credentials | LoginRefusal::IdentityMismatch | LoginRefusal::Banned { .. }
+            ),
+            JoinError::Ended(closing) => matches!(closing.code, CloseCode::Removed | CloseCode::Banned),
+            _ => false,
+        }
+    }
+
     /// How long the Room asks to wait before the same login is tried again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

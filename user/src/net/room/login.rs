@@ -37,10 +37,10 @@ pub(super) struct Membership {
 }
 
 /// Who this user is in one Room.
-struct Passport {
-    room: PublicIdentity,
-    identity: Arc<Identity>,
-    ticket: Option<StoredTicket>,
+pub(crate) struct Passport {
+    pub(crate) room: PublicIdentity,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) ticket: Option<StoredTicket>,
 }
 
 /// A connection on which the user is logged in.
@@ -52,9 +52,10 @@ pub(super) struct Session {
 }
 
 impl Membership {
-    pub(super) fn new(options: RoomOptions) -> Result<Self, JoinError> {
+    /// `passport` is what is known already of who this user is in the Room.
+    pub(super) fn new(options: RoomOptions, passport: Option<Passport>) -> Result<Self, JoinError> {
         let take_over = options.take_over;
-        Ok(Self { options, config: tls::client_config()?, passport: None, take_over })
+        Ok(Self { options, config: tls::client_config()?, passport, take_over })
     }
 
     /// Logs in once, on a new connection.
@@ -63,6 +64,7 @@ impl Membership {
         let greeted = greet(&self.options.address, &self.options.agent, &self.config).await?;
         let late = |during| JoinError::Timeout { address: self.options.address.clone(), during };
         let (late_login, late_roster) = (late("login"), late("list of users"));
+        self.same_room(&greeted)?;
         // The Room must be believed, and remembered, before anything about this user is said.
         let first_use = self.believe(&greeted).await?;
         let passport = self.passport(&greeted.hello).await?;
@@ -95,6 +97,20 @@ impl Membership {
         Ok(Session { stream, joined, early })
     }
 
+    /// A membership is in one Room: another in its place is refused, even if nothing remembers the first any more.
+    fn same_room(&self, greeted: &Greeted) -> Result<(), JoinError> {
+        match &self.passport {
+            Some(passport) if passport.room != greeted.hello.room => {
+                Err(JoinError::Distrusted(Distrust::Changed {
+                    address: self.options.address.clone().without_fingerprint(),
+                    expected: passport.room.fingerprint(),
+                    seen: greeted.seen.fingerprint,
+                }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Decides whether the Room is the right one and remembers its key. True if it is trusted because its key
     /// is the first one seen.
     async fn believe(&self, greeted: &Greeted) -> Result<bool, JoinError> {
@@ -122,7 +138,7 @@ impl Membership {
 
     /// Who this user is in the Room. Read from the disk once.
     async fn passport(&mut self, hello: &HelloReply) -> Result<Passport, JoinError> {
-        if let Some(passport) = self.passport.take().filter(|passport| passport.room == hello.room) {
+        if let Some(passport) = self.passport.take() {
             return Ok(passport);
         }
         let room = hello.room;

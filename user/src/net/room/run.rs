@@ -33,14 +33,32 @@ enum Ended {
     ForGood(JoinError),
 }
 
+/// How a membership begins.
+pub(super) enum Begin {
+    /// With a session.
+    Joined(Box<Session>),
+    /// Without the Room, which asked to wait so long.
+    Lost { retry_after: Option<Duration> },
+}
+
 pub(super) async fn run(
     mut membership: Membership,
-    mut session: Session,
+    begin: Begin,
     mut commands: mpsc::Receiver<RoomCommand>,
     events: mpsc::Sender<RoomEvent>,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
+    let mut session = match begin {
+        Begin::Joined(session) => *session,
+        Begin::Lost { retry_after } => {
+            let retry_in = backoff.next(random(), retry_after);
+            match return_to_room(&mut membership, &mut backoff, retry_in, &events, &stop).await {
+                Some(session) => session,
+                None => return,
+            }
+        }
+    };
     loop {
         let began = clock::now();
         let ended = hold(&mut membership, session, &mut commands, &events, &stop).await;
@@ -52,28 +70,49 @@ pub(super) async fn run(
         backoff.ended(clock::now().saturating_duration_since(began));
         let retry_in = backoff.next(random(), why.retry_after());
         tracing::info!(%why, ?retry_in, "the Room is lost");
-        let came_back = async {
-            events.send(RoomEvent::Lost { why, retry_in }).await.ok()?;
-            Some(come_back(&mut membership, &mut backoff, retry_in).await)
-        };
-        // Waiting for the Room's return has no end of its own: the user says when to stop.
-        let came_back = tokio::select! {
-            () = stop.cancelled() => return,
-            came_back = came_back => came_back,
-        };
-        session = match came_back {
-            None => return,
-            Some(Ok(session)) => session,
-            Some(Err(error)) => return refuse(&events, &stop, error).await,
-        };
-        let back = RoomEvent::Back(Box::new(session.joined.clone()));
         tokio::select! {
-            () = stop.cancelled() => return goodbye(session.stream).await,
-            sent = events.send(back) => if sent.is_err() {
-                return goodbye(session.stream).await;
+            () = stop.cancelled() => return,
+            sent = events.send(RoomEvent::Lost { why, retry_in }) => if sent.is_err() {
+                return;
             },
         }
+        session = match return_to_room(&mut membership, &mut backoff, retry_in, &events, &stop).await {
+            Some(session) => session,
+            None => return,
+        };
     }
+}
+
+/// Waits for the Room's return and reports it. `None`: the user left meanwhile, or the Room wants it no more.
+async fn return_to_room(
+    membership: &mut Membership,
+    backoff: &mut Backoff,
+    retry_in: Duration,
+    events: &mpsc::Sender<RoomEvent>,
+    stop: &CancellationToken,
+) -> Option<Session> {
+    // Has no end of its own: the user says when to stop.
+    let came_back = tokio::select! {
+        () = stop.cancelled() => return None,
+        came_back = come_back(membership, backoff, retry_in) => came_back,
+    };
+    let session = match came_back {
+        Ok(session) => session,
+        Err(error) => {
+            refuse(events, stop, error).await;
+            return None;
+        }
+    };
+    let back = RoomEvent::Back(Box::new(session.joined.clone()));
+    let told = tokio::select! {
+        () = stop.cancelled() => false,
+        sent = events.send(back) => sent.is_ok(),
+    };
+    if told {
+        return Some(session);
+    }
+    goodbye(session.stream).await;
+    None
 }
 
 /// Tries until the Room lets the user in or says that it never will.

@@ -1,0 +1,166 @@
+//! Introductions that outlive the program.
+//!
+//! The latest introduction to each peer is kept, with the addresses the Room offered, for the time when the Room
+//! is gone. A task writes them where a thread may block: at once when something has changed, then again at the
+//! earliest after [`REST`], and a last time when the user leaves.
+//!
+//! An introduction ends with its time, and before that when it is *withdrawn*: the Room does not introduce the two
+//! any more or lists the peer with another key, it allows no records in the clear any more, it does not let this
+//! user in again, or the user forgets the peer. It is then good for nothing here, neither to dial nor to be dialed.
+
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use parlor_protocol::introduction::SignedIntroduction;
+use parlor_protocol::refusal::PairRefusal;
+use parlor_protocol::wire::control::RungOffer;
+
+use super::introductions::INTRODUCTIONS;
+use super::{Hub, Known};
+use crate::clock;
+use crate::data::{CachedIntroduction, CachedIntroductions};
+use crate::start::Valid;
+
+/// From one write to the next.
+const REST: Duration = Duration::from_secs(1);
+
+/// The latest introduction to a peer.
+#[derive(Debug, Clone)]
+pub(super) struct Latest {
+    pub(super) known: Arc<Known>,
+    pub(super) offers: Vec<RungOffer>,
+    pub(super) signed: SignedIntroduction,
+    /// In seconds since 1970.
+    pub(super) received_at: u64,
+}
+
+impl Hub {
+    /// Takes in what was kept by an earlier run.
+    pub(super) fn restore(&self, kept: Vec<Valid>) {
+        let (now, wall) = (clock::now(), clock::unix_now());
+        for Valid { introduction, identity, cached } in kept {
+            let age = Duration::from_secs(wall.saturating_sub(cached.received_at));
+            let until = now + introduction.lifetime().saturating_sub(age);
+            let known = Arc::new(Known { introduction, peer: cached.peer.clone(), identity, until });
+            let mut offers = cached.rungs;
+            offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
+            self.remember(&known, now);
+            let latest =
+                Latest { known, offers, signed: cached.introduction, received_at: cached.received_at };
+            self.lock().latest.insert(cached.peer, latest);
+        }
+    }
+
+    /// From now on this is the latest introduction to its peer.
+    pub(super) fn set_latest(&self, latest: Latest, now: Instant) {
+        let mut state = self.lock();
+        if state.latest.len() >= INTRODUCTIONS {
+            state.latest.retain(|_, latest| latest.known.until > now);
+        }
+        let full = state.latest.len() >= INTRODUCTIONS;
+        match state.latest.entry(latest.known.peer.clone()) {
+            // Two that cross may be verified in the other order.
+            Entry::Occupied(before)
+                if before.get().known.introduction.issued_at > latest.known.introduction.issued_at => {}
+            Entry::Occupied(mut before) => {
+                before.insert(latest);
+            }
+            Entry::Vacant(_) if full => {}
+            Entry::Vacant(place) => {
+                place.insert(latest);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// What belongs to the introductions has changed. Nothing is written for a user that has none.
+    pub(super) fn room_said_more(&self) {
+        if !self.lock().latest.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Drops every introduction that does not `stay`.
+    pub(super) fn withdraw(&self, stay: impl Fn(&Known) -> bool) {
+        let mut introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = introductions.len();
+        introductions.retain(|_, known| stay(known));
+        let withdrawn = before > introductions.len();
+        drop(introductions);
+        self.lock().latest.retain(|_, latest| stay(&latest.known));
+        if withdrawn {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Writes what is to be kept, until the user leaves.
+    pub(crate) async fn keep_introductions(self: Arc<Self>, port: u16) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
+            self.write_introductions(port).await;
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(REST) => {}
+            }
+        }
+    }
+
+    async fn write_introductions(&self, port: u16) {
+        let cache = self.to_be_kept(port);
+        let (data, name, identity) = (self.data.clone(), self.name.clone(), Arc::clone(&self.identity));
+        let written = self.tasks.spawn_blocking(move || {
+            let mut nonce = [0; crate::data::NONCE_BYTES];
+            getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+            data.set_introductions(&name, &identity, cache, nonce).map_err(|error| error.to_string())
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "introductions cannot be kept for the next start"),
+            Err(error) => tracing::warn!(%error, "introductions were not kept for the next start"),
+        }
+    }
+
+    fn to_be_kept(&self, port: u16) -> CachedIntroductions {
+        let now = clock::now();
+        let state = self.lock();
+        let good = state.latest.values().filter(|latest| latest.known.until > now);
+        let entry = |latest: &Latest| CachedIntroduction {
+            peer: latest.known.peer.clone(),
+            introduction: latest.signed.clone(),
+            rungs: latest.offers.iter().filter(|offer| offer.rung.is_direct()).cloned().collect(),
+            received_at: latest.received_at,
+        };
+        // A guest is gone with its name.
+        let entries = good.filter(|latest| !latest.known.peer.is_guest()).map(entry).collect();
+        drop(state);
+        CachedIntroductions { room: self.room, blacklist: self.blacklist.nets(), port, entries }
+    }
+}
+
+impl Known {
+    /// How long ago it was received.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        let left = self.until.saturating_duration_since(now);
+        self.introduction.lifetime().saturating_sub(left)
+    }
+}
+
+/// True if the Room's word means that earlier introductions of the two are void.
+pub(super) fn withdraws(why: &PairRefusal) -> bool {
+    match why {
+        PairRefusal::NoSuchPeer
+        | PairRefusal::Blocked
+        | PairRefusal::EncryptionMismatch { .. }
+        | PairRefusal::EncryptionRequired
+        | PairRefusal::NoCleartextPath => true,
+        PairRefusal::Offline | PairRefusal::Yourself | PairRefusal::NoPath | PairRefusal::Busy { .. } => {
+            false
+        }
+    }
+}
