@@ -1,5 +1,7 @@
 //! Users that start while their Room is down, with what they kept of earlier times.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[allow(dead_code, reason = "each test file uses its part")]
 mod support_room;
 

@@ -77,11 +77,12 @@ async fn join(settings: &Settings, name: &str, mut builder: UserBuilder, guest: 
         let fingerprint = user.room_fingerprint();
         output::note(&format!("trusts this Room from now on, by its fingerprint {fingerprint}: compare it"));
     }
-    match user.room_outage() {
-        Some(why) => output::note(&format!(
+    if let Some(why) = user.room_outage() {
+        output::note(&format!(
             "{why}; until it is back, only peers that it introduced in the last 24 h can be reached"
-        )),
-        None => tracing::info!(name = user.name().as_str(), "joined"),
+        ));
+    } else {
+        tracing::info!(name = user.name().as_str(), "joined");
     }
     Ok(user)
 }
