@@ -8,17 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parlor_protocol::body::{BodyError, Value, from_body};
-use parlor_protocol::name::UserName;
+use parlor_protocol::name::{EventName, UserName};
+use parlor_protocol::session::Messages;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::conversation::{Conversation, Share};
 
+/// A sender's window is told of what was taken out of many messages that came together when it is this much, in
+/// bytes, or when they all are.
+const TOLD: u64 = 64 * 1024;
+
 /// A message.
 #[derive(Clone)]
 pub struct Message {
     pub(crate) from: UserName,
-    pub(crate) event: Option<Box<str>>,
+    pub(crate) event: Option<EventName>,
     pub(crate) body: Bytes,
 }
 
@@ -37,7 +42,7 @@ impl Message {
 
     /// The event it was sent to, if any.
     pub fn event(&self) -> Option<&str> {
-        self.event.as_deref()
+        self.event.as_ref().map(EventName::as_str)
     }
 
     /// Its body as a `T`. An error means that the sender sent something else.
@@ -50,7 +55,7 @@ impl Message {
         Value::from_body(&self.body)
     }
 
-    /// Its body as MessagePack.
+    /// Its body as MessagePack. A small one shares some KiB of memory with those that came with it.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
@@ -66,12 +71,19 @@ impl Inbox {
     /// The next message. `None` after the user has left and everything was taken. Dropping the future loses
     /// nothing.
     pub async fn next(&mut self) -> Option<Message> {
+        let mut woken = false;
         loop {
+            match self.queue.pop(woken) {
+                Popped::Message(message) => return Some(message),
+                Popped::Closed => return None,
+                Popped::Empty => {}
+            }
             let notified = self.queue.arrived.notified();
             tokio::pin!(notified);
-            // Interest is noted before the look, so that nothing slips in between.
+            // Interest is noted before another look, so that nothing slips in between.
             notified.as_mut().enable();
-            match self.queue.pop() {
+            woken = true;
+            match self.queue.pop(woken) {
                 Popped::Message(message) => return Some(message),
                 Popped::Closed => return None,
                 Popped::Empty => notified.await,
@@ -81,7 +93,7 @@ impl Inbox {
 
     /// The next message if one is there.
     pub fn try_next(&mut self) -> Option<Message> {
-        match self.queue.pop() {
+        match self.queue.pop(false) {
             Popped::Message(message) => Some(message),
             Popped::Empty | Popped::Closed => None,
         }
@@ -97,8 +109,36 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<(Message, Share, Arc<Conversation>)>,
+    waiting: VecDeque<Batch>,
     closed: bool,
+}
+
+/// Messages of one event that came together.
+pub(crate) struct Batch {
+    from: Arc<Conversation>,
+    event: Option<EventName>,
+    messages: Messages,
+    /// The session of their sender's that they belong to.
+    session: u64,
+    /// What was taken out and its sender's window does not know of yet.
+    taken: u64,
+}
+
+impl Batch {
+    pub(crate) fn new(
+        from: Arc<Conversation>,
+        event: Option<EventName>,
+        messages: Messages,
+        session: u64,
+    ) -> Self {
+        Self { from, event, messages, session, taken: 0 }
+    }
+
+    fn next(&mut self) -> Option<Message> {
+        let (body, cost) = self.messages.next()?;
+        self.taken += cost;
+        Some(Message { from: self.from.peer.clone(), event: self.event.clone(), body })
+    }
 }
 
 enum Popped {
@@ -114,8 +154,8 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(crate) fn push(&self, message: Message, share: Share, from: Arc<Conversation>) {
-        self.lock().waiting.push_back((message, share, from));
+    pub(crate) fn push(&self, batch: Batch) {
+        self.lock().waiting.push_back(batch);
         self.arrived.notify_one();
     }
 
@@ -124,22 +164,30 @@ impl Queue {
         self.arrived.notify_waiters();
     }
 
-    fn pop(&self) -> Popped {
+    /// `woken`: the reader may have been told of more than one message, in the place of others.
+    fn pop(&self, woken: bool) -> Popped {
         let mut state = self.lock();
-        let popped = state.waiting.pop_front();
-        let (closed, more) = (state.closed, !state.waiting.is_empty());
-        drop(state);
-        match popped {
-            Some((message, share, from)) => {
-                if more {
-                    self.arrived.notify_one();
-                }
-                from.consumed(share);
-                Popped::Message(message)
-            }
-            None if closed => Popped::Closed,
-            None => Popped::Empty,
+        let Some(batch) = state.waiting.front_mut() else {
+            return if state.closed { Popped::Closed } else { Popped::Empty };
+        };
+        let message = batch.next();
+        let share = Share { cost: batch.taken, session: batch.session };
+        let mut from = None;
+        if batch.messages.is_empty() {
+            from = state.waiting.pop_front().map(|batch| batch.from);
+        } else if batch.taken >= TOLD {
+            batch.taken = 0;
+            from = Some(Arc::clone(&batch.from));
         }
+        let more = !state.waiting.is_empty();
+        drop(state);
+        if woken && more {
+            self.arrived.notify_one();
+        }
+        if let Some(from) = from {
+            from.consumed(share);
+        }
+        message.map_or(Popped::Empty, Popped::Message)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parlor_protocol::body::{BodyError, from_body, write_body};
 use parlor_protocol::introduction::Cipher;
+use parlor_protocol::limits::BODY;
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::peer::Status;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::clock;
-use crate::conversation::{CallEnd, Conversation, Taken};
+use crate::conversation::{CallEnd, Conversation, Sent};
 use crate::error::{GetError, Interrupted, OpenError, RemoteError, SendError};
 use crate::hub::Hub;
 
@@ -65,8 +65,8 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A scratch buffer that grew beyond this is given back, in bytes.
-const SCRATCH_KEEP: usize = 64 * 1024;
+/// A scratch buffer that grew beyond this is given back, in bytes: the largest body, unless a user sets it, stays.
+const SCRATCH_KEEP: usize = BODY + 1024;
 
 /// Encodes a value into a buffer that is used again.
 fn encode<T: Serialize + ?Sized>(value: &T, max_body: u32) -> Result<Vec<u8>, SendError> {
@@ -125,10 +125,10 @@ impl Peer {
     /// then [`send`](Self::send) opens one.
     pub fn try_send<T: Serialize + ?Sized>(&self, value: &T) -> Result<Receipt, SendError> {
         self.conversation.is_open()?;
-        let body = encode(value, self.hub.settings.max_body)?;
-        let taken = self.conversation.try_send(None, &body);
+        let mut body = encode(value, self.hub.settings.max_body)?;
+        let sent = self.conversation.try_send(None, &mut body);
         recycle(body);
-        Ok(self.receipt(taken?))
+        Ok(self.receipt(sent?))
     }
 
     async fn send_event<T: Serialize + ?Sized>(
@@ -136,15 +136,14 @@ impl Peer {
         event: Option<&str>,
         value: &T,
     ) -> Result<Receipt, SendError> {
-        let body = encode(value, self.hub.settings.max_body)?;
-        let event = event.map(|event| Bytes::copy_from_slice(event.as_bytes()));
-        let taken = self.conversation.send(event.as_ref(), &body).await;
+        let mut body = encode(value, self.hub.settings.max_body)?;
+        let sent = self.conversation.send(event, &mut body).await;
         recycle(body);
-        Ok(self.receipt(taken?))
+        Ok(self.receipt(sent?))
     }
 
-    fn receipt(&self, taken: Taken) -> Receipt {
-        Receipt { conversation: Arc::clone(&self.conversation), taken }
+    fn receipt(&self, sent: Sent) -> Receipt {
+        Receipt { conversation: Arc::clone(&self.conversation), sent }
     }
 
     /// Calls the peer's callback `name`. Await the result, or set how long to wait first.
@@ -218,7 +217,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct Receipt {
     conversation: Arc<Conversation>,
-    taken: Taken,
+    sent: Sent,
 }
 
 impl Receipt {
@@ -229,13 +228,7 @@ impl Receipt {
     ///
     /// [`Interrupted`] if the conversation ended first. The message may have arrived all the same.
     pub async fn delivered(self) -> Result<(), Interrupted> {
-        match self.taken {
-            Taken::Sequenced(sent) => self.conversation.delivered(sent).await,
-            Taken::Waiting(receiver) => {
-                let left = |_| Err(Interrupted { why: "this user has left the room".to_owned() });
-                receiver.await.unwrap_or_else(left)
-            }
-        }
+        self.conversation.delivered(self.sent).await
     }
 }
 
@@ -301,13 +294,12 @@ where
 async fn call(
     conversation: &Arc<Conversation>,
     name: &EventName,
-    body: Vec<u8>,
+    mut body: Vec<u8>,
     timeout: Option<Duration>,
 ) -> Result<CallEnd, SendError> {
-    let name = Bytes::copy_from_slice(name.as_str().as_bytes());
     // A call that goes out at once costs no timer here: the channel watches over the answer.
     let at_once = if conversation.is_ready() {
-        conversation.call(&name, milliseconds(timeout), &body).now_or_never()
+        conversation.call(name, milliseconds(timeout), &mut body).now_or_never()
     } else {
         None
     };
@@ -315,11 +307,13 @@ async fn call(
         Some(pushed) => (pushed, None),
         // Beyond what a clock can tell is without an end.
         None => match timeout.and_then(|timeout| clock::now().checked_add(timeout)) {
-            None => (conversation.call(&name, 0, &body).await, None),
-            Some(until) => match timeout_at(until.into(), call_by(conversation, &name, &body, until)).await {
-                Ok(pushed) => (pushed, Some(until)),
-                Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: false }),
-            },
+            None => (conversation.call(name, 0, &mut body).await, None),
+            Some(until) => {
+                match timeout_at(until.into(), call_by(conversation, name, &mut body, until)).await {
+                    Ok(pushed) => (pushed, Some(until)),
+                    Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: false }),
+                }
+            }
         },
     };
     recycle(body);
@@ -339,8 +333,8 @@ async fn call(
 /// Opens the channel first, so that the peer is told how much is left then.
 async fn call_by(
     conversation: &Arc<Conversation>,
-    name: &Bytes,
-    body: &[u8],
+    name: &EventName,
+    body: &mut Vec<u8>,
     until: Instant,
 ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
     conversation.ready().await?;

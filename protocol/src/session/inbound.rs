@@ -4,49 +4,24 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::arrived::{Arrived, Collector, LARGE, Messages};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
-use crate::wire::peer::{Head, MESSAGE_COST, PeerMisbehaved, Status, finish, kind, take, take_u32};
+use crate::wire::peer::{
+    Head, MESSAGE_COST, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32,
+};
 
 /// How much of an announced body is reserved before any of it has come, in bytes.
 const RESERVE: usize = 1024 * 1024;
 
-/// What a reliable frame brought, once it is whole.
+/// What was taken out of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Arrived {
-    /// A message.
-    Message {
-        /// Its event name, unchecked.
-        event: Option<Bytes>,
-        /// Its body.
-        body: Bytes,
-        /// What it occupies of the window until it is [consumed](Inbound::consume).
-        cost: u64,
-    },
-    /// A call.
-    Call {
-        /// The caller's number for it.
-        call: u32,
-        /// Milliseconds the caller waits; 0: as long as it takes.
-        timeout_ms: u32,
-        /// The callback's name, unchecked.
-        name: Bytes,
-        /// The argument.
-        body: Bytes,
-    },
-    /// An answer.
-    Answer {
-        /// The call it answers.
-        call: u32,
-        /// How the call ended.
-        status: Status,
-        /// The answer or the error.
-        body: Bytes,
-    },
-    /// Nobody waits for this call any more.
-    Cancelled {
-        /// The caller's number for it.
-        call: u32,
-    },
+pub struct Taken {
+    /// What it brought.
+    pub arrived: Option<Arrived>,
+    /// How many frames it was.
+    pub frames: u64,
+    /// Where the next one begins in the record.
+    pub end: usize,
 }
 
 /// Frames from the peer: each is taken over once, in order.
@@ -83,17 +58,23 @@ impl Inbound {
         *self = Self::new(self.max_body);
     }
 
-    /// Takes the frame `seq` of a record. What the peer sent before on another link is dropped.
-    pub fn take(&mut self, seq: u64, kind: u8, payload: Bytes) -> Result<Option<Arrived>, PeerMisbehaved> {
+    /// Takes the reliable frame `seq`, which is at `at` in a record; small messages of one event together, as many as
+    /// follow. What the peer sent before on another link is dropped.
+    pub fn take(&mut self, seq: u64, record: &Bytes, at: usize) -> Result<Taken, PeerMisbehaved> {
+        let frame = next_frame(record, at)?.ok_or(PeerMisbehaved::Truncated)?;
+        let end = frame.payload.end;
         if seq < self.next {
-            return Ok(None);
+            return Ok(Taken { arrived: None, frames: 1, end });
         }
         if seq > self.next {
             return Err(PeerMisbehaved::Gap { expected: self.next, found: seq });
         }
-        let arrived = self.read(kind, payload)?;
+        if frame.kind == kind::SEND && frame.payload.len() < LARGE {
+            return self.collect(record, at);
+        }
+        let arrived = self.read(frame.kind, record.slice(frame.payload))?;
         self.next += 1;
-        Ok(arrived)
+        Ok(Taken { arrived, frames: 1, end })
     }
 
     /// The application has taken messages that cost this much.
@@ -124,8 +105,10 @@ impl Inbound {
                 if payload.len() > self.max_body as usize {
                     return Err(PeerMisbehaved::TooLarge(payload.len() as u32));
                 }
-                let cost = self.admit(&head, payload.len())?;
-                Ok(Some(arrived(head, payload, cost)))
+                if matches!(head, Head::Send { .. }) {
+                    self.admit(payload.len())?;
+                }
+                Ok(Some(arrived(head, payload)))
             }
             kind::CANCEL => {
                 let call = take_u32(&mut payload)?;
@@ -147,17 +130,54 @@ impl Inbound {
         }
     }
 
-    /// Holds a message against the window. The peer may start one while any of the window is left.
-    fn admit(&mut self, head: &Head<Bytes>, body: usize) -> Result<u64, PeerMisbehaved> {
-        if !matches!(head, Head::Send { .. }) {
-            return Ok(0);
+    /// Takes small messages of one event, one at least. A mistake behind others is found when it is the first.
+    fn collect(&mut self, record: &Bytes, at: usize) -> Result<Taken, PeerMisbehaved> {
+        let (mut end, mut frames, mut collector) = (at, 0, None);
+        loop {
+            match self.collect_one(record, end, &mut collector) {
+                Ok(Some(next)) => (end, frames) = (next, frames + 1),
+                Err(misbehaved) if frames == 0 => return Err(misbehaved),
+                Ok(None) | Err(_) => break,
+            }
         }
+        let arrived = collector.map(|collector: Collector| Arrived::Messages(collector.finish()));
+        Ok(Taken { arrived, frames, end })
+    }
+
+    /// Adds the message at `at` to those collected, unless something else is there or it goes to another event.
+    fn collect_one(
+        &mut self,
+        record: &[u8],
+        at: usize,
+        collector: &mut Option<Collector>,
+    ) -> Result<Option<usize>, PeerMisbehaved> {
+        let Some(frame) = next_frame(record, at)?.filter(|frame| frame.kind == kind::SEND) else {
+            return Ok(None);
+        };
+        let end = frame.payload.end;
+        let (event, body) = split_name(&record[frame.payload])?;
+        if let Some(collector) = collector
+            && (collector.event() != event || body.len() >= LARGE || collector.is_full_for(body.len()))
+        {
+            return Ok(None);
+        }
+        if body.len() > self.max_body as usize {
+            return Err(PeerMisbehaved::TooLarge(body.len() as u32));
+        }
+        self.admit(body.len())?;
+        self.next += 1;
+        let collector = collector.get_or_insert_with(|| Collector::new(event));
+        collector.push(body, record.len() - end);
+        Ok(Some(end))
+    }
+
+    /// Holds a message against the window. The peer may start one while any of the window is left.
+    fn admit(&mut self, body: usize) -> Result<(), PeerMisbehaved> {
         if self.used >= self.granted {
             return Err(PeerMisbehaved::Window);
         }
-        let cost = body as u64 + MESSAGE_COST;
-        self.used += cost;
-        Ok(cost)
+        self.used += body as u64 + MESSAGE_COST;
+        Ok(())
     }
 
     fn begin(&mut self, mut payload: Bytes) -> Result<(), PeerMisbehaved> {
@@ -175,7 +195,9 @@ impl Inbound {
             return Err(PeerMisbehaved::Streams);
         }
         let total = total as usize;
-        self.admit(&head, total)?;
+        if matches!(head, Head::Send { .. }) {
+            self.admit(total)?;
+        }
         let body = Vec::with_capacity(total.min(RESERVE));
         self.streams.insert(stream, Assembly { head: own(head), total, body });
         Ok(())
@@ -193,11 +215,7 @@ impl Inbound {
             return Ok(None);
         }
         let Some(assembly) = self.streams.remove(&stream) else { return Ok(None) };
-        let cost = match assembly.head {
-            Head::Send { .. } => assembly.total as u64 + MESSAGE_COST,
-            Head::Get { .. } | Head::Answer { .. } => 0,
-        };
-        Ok(Some(arrived(assembly.head, assembly.body.into(), cost)))
+        Ok(Some(arrived(assembly.head, assembly.body.into())))
     }
 }
 
@@ -212,9 +230,9 @@ fn own(head: Head<Bytes>) -> Head<Bytes> {
     }
 }
 
-fn arrived(head: Head<Bytes>, body: Bytes, cost: u64) -> Arrived {
+fn arrived(head: Head<Bytes>, body: Bytes) -> Arrived {
     match head {
-        Head::Send { event } => Arrived::Message { event, body, cost },
+        Head::Send { event } => Arrived::Messages(Messages::one(event, body)),
         Head::Get { call, timeout_ms, name } => Arrived::Call { call, timeout_ms, name, body },
         Head::Answer { call, status } => Arrived::Answer { call, status, body },
     }

@@ -15,11 +15,16 @@
 //! window wait there, calls do not wait behind them. [`Inbound`] takes at most the window and one message
 //! more before the application has consumed any.
 
+mod arrived;
 mod inbound;
 mod outbound;
+mod pushed;
 mod retained;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
-pub use inbound::{Arrived, Inbound};
-pub use outbound::{Class, Full, Outbound, Placed};
+pub use arrived::{Arrived, Messages};
+pub use inbound::{Inbound, Taken};
+pub use outbound::Outbound;
+pub use pushed::{Class, Full, Given, Placed, Progress};

@@ -1,10 +1,12 @@
 //! The sending half of a session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::pushed::{Class, Full, Given, Placed, Progress};
 use super::retained::{Body, Retained};
+use super::waiting::{Entry, Lanes, Queue, Run, Waiting};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
 use crate::wire::peer::{BODY_IN_ONE_FRAME, Head, MESSAGE_COST, PeerMisbehaved, kind};
 
@@ -13,30 +15,8 @@ const AHEAD: usize = 64 * 1024;
 /// Calls and answers may use this many bytes beyond what messages may, so that a full buffer of messages
 /// does not stop them.
 const CALLS_BESIDE: usize = 1024 * 1024;
-
-/// The buffer is full. The sender waits until the peer has taken some of it over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the send buffer is full")]
-pub struct Full;
-
-/// What a body belongs to: messages wait for the peer's receive window and for their event's order; calls and
-/// answers wait for neither.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// A message.
-    Message,
-    /// A call or an answer.
-    Call,
-}
-
-/// Where something that was pushed has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
-    /// It has this sequence number.
-    Sequenced(u64),
-    /// It waits, or goes in pieces, under this number.
-    Waiting(u64),
-}
+/// A body that has to wait is kept where it lies from this size on, in bytes; a smaller one is copied behind others.
+const KEPT_WHOLE: usize = 4 * 1024;
 
 /// Frames on their way to the peer. `R` is what the caller wants back when a message was taken over.
 #[derive(Debug)]
@@ -44,45 +24,44 @@ pub struct Outbound<R> {
     retained: Retained,
     /// Receipts of sequenced messages, by the number of their last frame.
     receipts: VecDeque<(u64, R)>,
-    messages: VecDeque<Waiting<R>>,
-    calls: VecDeque<Waiting<R>>,
-    streams: VecDeque<Stream<R>>,
-    /// Events that have messages in `messages` or `streams`, and how many.
-    lanes: HashMap<Option<Bytes>, u32>,
+    /// Receipts of messages that wait or go in pieces, by their number.
+    receipts_waiting: Vec<(u64, R)>,
+    messages: Queue,
+    calls: VecDeque<Waiting>,
+    streams: VecDeque<Stream>,
+    /// Messages that waited and are not taken over yet, in the order of their frames.
+    waited: VecDeque<Waited>,
+    /// The events of `messages` and `streams`.
+    lanes: Lanes,
     waiting_bytes: usize,
     next_waiting: u64,
     next_stream: u32,
+    /// No message has this sequence number or a later one.
+    last_message: u64,
     credit_used: u64,
     credit_limit: u64,
     limit: usize,
 }
 
 #[derive(Debug)]
-struct Waiting<R> {
-    number: u64,
-    head: Head<Bytes>,
-    body: Bytes,
-    receipt: Option<R>,
-}
-
-#[derive(Debug)]
-struct Stream<R> {
+struct Stream {
     id: u32,
-    waiting: Waiting<R>,
+    waiting: Waiting,
     offset: usize,
 }
 
-impl<R> Waiting<R> {
-    fn lane(&self) -> Option<&Option<Bytes>> {
-        lane(&self.head)
-    }
+/// Messages that waited under consecutive numbers and became consecutive frames.
+#[derive(Debug, Clone, Copy)]
+struct Waited {
+    number: u64,
+    count: u64,
+    seq: u64,
 }
 
-/// The order a message belongs to: its event's. Calls belong to none.
-fn lane(head: &Head<Bytes>) -> Option<&Option<Bytes>> {
-    match head {
-        Head::Send { event } => Some(event),
-        Head::Get { .. } | Head::Answer { .. } => None,
+impl Waited {
+    fn frame_of(&self, number: u64) -> Option<u64> {
+        let nth = number.checked_sub(self.number)?;
+        (nth < self.count).then(|| self.seq + nth)
     }
 }
 
@@ -92,13 +71,16 @@ impl<R> Outbound<R> {
         Self {
             retained: Retained::default(),
             receipts: VecDeque::new(),
-            messages: VecDeque::new(),
+            receipts_waiting: Vec::new(),
+            messages: Queue::default(),
             calls: VecDeque::new(),
             streams: VecDeque::new(),
-            lanes: HashMap::new(),
+            waited: VecDeque::new(),
+            lanes: Lanes::default(),
             waiting_bytes: 0,
             next_waiting: 0,
             next_stream: 0,
+            last_message: 0,
             credit_used: 0,
             credit_limit: RECEIVE_WINDOW,
             limit,
@@ -121,6 +103,22 @@ impl<R> Outbound<R> {
     /// The next sequence number that the peer has not taken over.
     pub fn acked(&self) -> u64 {
         self.retained.acked()
+    }
+
+    /// How far the peer has taken over what was pushed.
+    pub fn progress(&self) -> Progress {
+        let acked = self.acked();
+        let behind = self.waited.iter().map(|w| w.number + acked.saturating_sub(w.seq).min(w.count));
+        let streams = self.streams.iter().filter(|s| s.waiting.is_message()).map(|s| s.waiting.number);
+        let waited = behind.chain(streams).chain(self.messages.first_number()).min();
+        Progress { acked, waited: waited.unwrap_or(self.next_waiting) }
+    }
+
+    /// True if the peer has not taken over all messages.
+    pub fn owes_messages(&self) -> bool {
+        self.last_message > self.acked()
+            || !self.messages.is_empty()
+            || self.streams.iter().any(|stream| stream.waiting.is_message())
     }
 
     /// True if everything that was pushed has been taken over.
@@ -154,51 +152,63 @@ impl<R> Outbound<R> {
         }
     }
 
-    /// Takes a message, call or answer whose body is copied if it is small.
-    ///
-    /// `small` is the body where it lies; `whole` makes it one's own. `whole` and `receipt` are called only if it
-    /// does not fit into one frame or has to wait; a receipt for what was [`Placed::Sequenced`] at once is asked
-    /// for with [`watch`](Self::watch).
-    pub fn push(
-        &mut self,
-        head: &Head<Bytes>,
-        small: &[u8],
-        whole: impl FnOnce() -> Bytes,
-        receipt: impl FnOnce() -> Option<R>,
-    ) -> Result<Placed, Full> {
+    /// Takes a message, call or answer. The name in its head is copied.
+    pub fn push<N: AsRef<[u8]>>(&mut self, head: &Head<N>, body: Given<'_>) -> Result<Placed, Full> {
         let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
         if !self.has_room(class) {
             return Err(Full);
         }
-        let at_once = small.len() <= BODY_IN_ONE_FRAME
-            && match class {
-                Class::Message => self.credit_used < self.credit_limit && !self.lane_is_busy(head),
-                Class::Call => true,
-            };
-        if at_once {
-            if class == Class::Message {
-                self.credit_used += small.len() as u64 + MESSAGE_COST;
-            }
-            return Ok(Placed::Sequenced(self.sequence(head, &Body::Borrowed(small), None)));
-        }
-        let number = self.next_waiting;
-        self.next_waiting += 1;
-        let waiting = Waiting { number, head: head.clone(), body: whole(), receipt: receipt() };
-        self.waiting_bytes += waiting.body.len() + MESSAGE_COST as usize;
+        let small = body.as_slice();
+        let in_one_frame = small.len() <= BODY_IN_ONE_FRAME;
         match class {
             Class::Message => {
-                if let Some(lane) = waiting.lane() {
-                    *self.lanes.entry(lane.clone()).or_default() += 1;
+                let event = match head {
+                    Head::Send { event } => event.as_ref().map(AsRef::as_ref),
+                    Head::Get { .. } | Head::Answer { .. } => None,
+                };
+                let credit = self.credit_used < self.credit_limit;
+                if in_one_frame && credit && !self.lanes.is_busy(event) {
+                    self.credit_used += small.len() as u64 + MESSAGE_COST;
+                    let seq = self.sequence(head, &Body::Borrowed(small));
+                    self.last_message = seq + 1;
+                    return Ok(Placed::Sequenced(seq));
                 }
-                self.messages.push_back(waiting);
+                let number = self.number();
+                if small.len() < KEPT_WHOLE {
+                    self.wait_behind(number, event, small);
+                } else {
+                    let waiting = self.keep(number, head, body);
+                    self.lanes.enter(event);
+                    self.messages.push(Entry::Whole(waiting));
+                }
+                Ok(Placed::Waiting(number))
             }
-            Class::Call => self.calls.push_back(waiting),
+            Class::Call if in_one_frame => Ok(Placed::Sequenced(self.sequence(head, &Body::Borrowed(small)))),
+            Class::Call => {
+                let number = self.number();
+                let waiting = self.keep(number, head, body);
+                self.calls.push_back(waiting);
+                Ok(Placed::Waiting(number))
+            }
         }
-        Ok(Placed::Waiting(number))
     }
 
-    /// Wants `receipt` back when the peer has taken over frame `seq`. Gives it back at once if it has.
-    pub fn watch(&mut self, seq: u64, receipt: R) -> Option<R> {
+    /// Wants `receipt` back when the peer has taken over what was placed there. Gives it back at once if it has.
+    pub fn watch(&mut self, placed: Placed, receipt: R) -> Option<R> {
+        let seq = match placed {
+            Placed::Sequenced(seq) => seq,
+            Placed::Waiting(number) => {
+                let in_pieces = self.streams.iter().any(|stream| stream.waiting.number == number);
+                if in_pieces || self.messages.contains(number) {
+                    self.receipts_waiting.push((number, receipt));
+                    return None;
+                }
+                match self.waited.iter().find_map(|waited| waited.frame_of(number)) {
+                    Some(seq) => seq,
+                    None => return Some(receipt),
+                }
+            }
+        };
         if seq < self.retained.acked() {
             return Some(receipt);
         }
@@ -217,13 +227,13 @@ impl<R> Outbound<R> {
         if let Placed::Waiting(number) = placed {
             if let Some(at) = self.calls.iter().position(|w| w.number == number) {
                 if let Some(waiting) = self.calls.remove(at) {
-                    self.waiting_bytes -= waiting.body.len() + MESSAGE_COST as usize;
+                    self.waiting_bytes -= waiting.cost() as usize;
                 }
                 return;
             }
             if let Some(at) = self.streams.iter().position(|s| s.waiting.number == number) {
                 if let Some(stream) = self.streams.remove(at) {
-                    self.waiting_bytes -= stream.waiting.body.len() + MESSAGE_COST as usize;
+                    self.waiting_bytes -= stream.waiting.cost() as usize;
                     self.retained.push(
                         kind::ABORT,
                         4,
@@ -255,6 +265,9 @@ impl<R> Outbound<R> {
                 done.push(receipt);
             }
         }
+        while self.waited.front().is_some_and(|waited| waited.seq + waited.count <= ack) {
+            self.waited.pop_front();
+        }
         Ok(())
     }
 
@@ -272,41 +285,63 @@ impl<R> Outbound<R> {
         (self.retained.sent() > first).then_some(first)
     }
 
-    /// Everything that was not taken over, for the caller to report: nothing of it is sent any more.
+    /// Gives back the receipts of everything that was not taken over: nothing of it is sent any more.
     pub fn abandon(&mut self) -> Vec<R> {
         let empty = Self::new(self.limit);
         let old = std::mem::replace(self, empty);
-        let in_pieces = old.streams.into_iter().filter_map(|s| s.waiting.receipt);
-        let waiting = old.messages.into_iter().chain(old.calls).filter_map(|w| w.receipt);
-        old.receipts.into_iter().map(|(_, r)| r).chain(in_pieces).chain(waiting).collect()
+        old.receipts.into_iter().chain(old.receipts_waiting).map(|(_, receipt)| receipt).collect()
     }
 
     fn has_waiting(&self) -> bool {
         !(self.streams.is_empty() && self.messages.is_empty() && self.calls.is_empty())
     }
 
-    fn lane_is_busy(&self, head: &Head<Bytes>) -> bool {
-        !self.lanes.is_empty() && lane(head).is_some_and(|lane| self.lanes.contains_key(lane))
+    fn sequence<N: AsRef<[u8]>>(&mut self, head: &Head<N>, body: &Body<'_>) -> u64 {
+        self.retained.push(head.kind(), head.encoded_len(), |out| head.write(out), body)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_waiting += 1;
+        self.next_waiting - 1
+    }
+
+    /// Puts a small message behind those that wait.
+    fn wait_behind(&mut self, number: u64, event: Option<&[u8]>, body: &[u8]) {
+        let mut fresh = None;
+        let run = if let Some(run) = self.messages.run_for(number, event, body.len()) {
+            run
+        } else {
+            self.lanes.enter(event);
+            fresh.insert(Run::new(number, event, self.retained.spare()))
+        };
+        let before = run.bytes();
+        run.push(body);
+        self.waiting_bytes += run.bytes() - before;
+        if let Some(run) = fresh {
+            self.messages.push(Entry::Run(run));
+        }
+    }
+
+    /// Keeps what has to wait in memory of its own.
+    fn keep<N: AsRef<[u8]>>(&mut self, number: u64, head: &Head<N>, body: Given<'_>) -> Waiting {
+        let body = match body {
+            Given::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Given::Owned(bytes) => Bytes::from(std::mem::replace(bytes, self.retained.spare_body())),
+        };
+        let waiting = Waiting { number, head: head.with_own_name(), body };
+        self.waiting_bytes += waiting.cost() as usize;
+        waiting
     }
 
     fn can_start_message(&self) -> bool {
         let Some(first) = self.messages.front() else { return false };
-        let lane = first.lane();
         self.credit_used < self.credit_limit
-            && (first.body.len() <= BODY_IN_ONE_FRAME || self.streams.len() < STREAMS)
-            && !self.streams.iter().any(|stream| stream.waiting.lane() == lane)
+            && (first.first_len() <= BODY_IN_ONE_FRAME || self.streams.len() < STREAMS)
+            && !self.streams.iter().any(|s| s.waiting.is_message() && s.waiting.event() == first.event())
     }
 
     fn can_start_call(&self) -> bool {
         !self.calls.is_empty() && self.streams.len() < STREAMS
-    }
-
-    fn sequence(&mut self, head: &Head<Bytes>, body: &Body<'_>, receipt: Option<R>) -> u64 {
-        let seq = self.retained.push(head.kind(), head.encoded_len(), |out| head.write(out), body);
-        if let Some(receipt) = receipt {
-            self.receipts.push_back((seq, receipt));
-        }
-        seq
     }
 
     /// Starts what waits and cuts pieces, in turn, until enough is ready for the next records.
@@ -317,8 +352,10 @@ impl<R> Outbound<R> {
                     self.begin(waiting);
                 }
             } else if self.can_start_message() {
-                if let Some(waiting) = self.messages.pop_front() {
-                    self.start_message(waiting);
+                match self.messages.pop() {
+                    Some(Entry::Run(run)) => self.start_run(run),
+                    Some(Entry::Whole(waiting)) => self.start_message(waiting),
+                    None => {}
                 }
             } else if let Some(stream) = self.streams.pop_front() {
                 self.cut(stream);
@@ -328,17 +365,72 @@ impl<R> Outbound<R> {
         }
     }
 
-    fn start_message(&mut self, waiting: Waiting<R>) {
-        self.credit_used += waiting.body.len() as u64 + MESSAGE_COST;
-        if waiting.body.len() > BODY_IN_ONE_FRAME {
-            self.begin(waiting);
-        } else {
-            self.leave_lane(&waiting);
-            self.sequence(&waiting.head, &Body::Shared(waiting.body), waiting.receipt);
+    /// Sends as many of a run as there is credit for.
+    fn start_run(&mut self, mut run: Run) {
+        let (number, count, cost, bytes) = (run.number, run.count, run.cost, run.bytes());
+        let credit = self.credit_limit - self.credit_used;
+        if cost <= credit {
+            self.lanes.leave(run.event());
+            run = match run.into_frames() {
+                Ok(frames) => {
+                    let seq = self.retained.adopt(frames, count);
+                    self.started(number, count, seq, cost, bytes);
+                    return;
+                }
+                Err(run) => run,
+            };
+        }
+        let (range, taken) = run.take(credit);
+        let seq = self.retained.append(run.frames(range), taken);
+        self.started(number, taken, seq, cost - run.cost, bytes - run.bytes());
+        if run.count > 0 {
+            self.messages.put_back(run);
+        } else if cost > credit {
+            self.lanes.leave(run.event());
         }
     }
 
-    fn begin(&mut self, waiting: Waiting<R>) {
+    fn start_message(&mut self, waiting: Waiting) {
+        if waiting.body.len() > BODY_IN_ONE_FRAME {
+            self.credit_used += waiting.cost();
+            self.begin(waiting);
+            return;
+        }
+        self.lanes.leave(waiting.event());
+        let (number, cost) = (waiting.number, waiting.cost());
+        let seq = self.sequence(&waiting.head, &Body::Shared(waiting.body));
+        self.started(number, 1, seq, cost, cost as usize);
+    }
+
+    /// Messages that waited have become frames.
+    fn started(&mut self, number: u64, count: u64, seq: u64, cost: u64, bytes: usize) {
+        self.credit_used += cost;
+        self.waiting_bytes -= bytes;
+        self.left(number, count, seq);
+    }
+
+    /// The last frames of messages that waited are these: who wants to know can ask, and is told.
+    fn left(&mut self, number: u64, count: u64, seq: u64) {
+        self.last_message = seq + count;
+        let waited = Waited { number, count, seq };
+        match self.waited.back_mut() {
+            Some(last) if (last.number + last.count, last.seq + last.count) == (number, seq) => {
+                last.count += count;
+            }
+            Some(_) | None => self.waited.push_back(waited),
+        }
+        if !self.receipts_waiting.is_empty() {
+            let mut now: Vec<_> = self
+                .receipts_waiting
+                .extract_if(.., |(number, _)| waited.frame_of(*number).is_some())
+                .filter_map(|(number, receipt)| Some((waited.frame_of(number)?, receipt)))
+                .collect();
+            now.sort_by_key(|&(seq, _)| seq);
+            self.receipts.extend(now);
+        }
+    }
+
+    fn begin(&mut self, waiting: Waiting) {
         let (id, total) = (self.next_stream, waiting.body.len() as u32);
         self.next_stream = self.next_stream.wrapping_add(1);
         let head = &waiting.head;
@@ -356,7 +448,7 @@ impl<R> Outbound<R> {
         self.streams.push_back(Stream { id, waiting, offset: 0 });
     }
 
-    fn cut(&mut self, mut stream: Stream<R>) {
+    fn cut(&mut self, mut stream: Stream) {
         let end = (stream.offset + PIECE).min(stream.waiting.body.len());
         let piece = stream.waiting.body.slice(stream.offset..end);
         let id = stream.id;
@@ -371,20 +463,10 @@ impl<R> Outbound<R> {
             self.streams.push_back(stream);
             return;
         }
-        self.leave_lane(&stream.waiting);
-        if let Some(receipt) = stream.waiting.receipt {
-            self.receipts.push_back((seq, receipt));
-        }
-    }
-
-    fn leave_lane(&mut self, waiting: &Waiting<R>) {
-        self.waiting_bytes -= waiting.body.len() + MESSAGE_COST as usize;
-        let Some(lane) = waiting.lane() else { return };
-        if let Some(count) = self.lanes.get_mut(lane) {
-            *count -= 1;
-            if *count == 0 {
-                self.lanes.remove(lane);
-            }
+        self.waiting_bytes -= stream.waiting.cost() as usize;
+        if stream.waiting.is_message() {
+            self.lanes.leave(stream.waiting.event());
+            self.left(stream.waiting.number, 1, seq);
         }
     }
 }

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use crate::wire::peer::{FRAME_HEAD, PeerMisbehaved, next_frame};
 
 /// A chunk takes frames until it has this many bytes.
-const CHUNK: usize = 32 * 1024;
+pub(super) const CHUNK: usize = 32 * 1024;
 /// Empty chunks that are kept for the next frames.
 const SPARE: usize = 8;
 /// Bodies from this size on are kept as they came instead of copied into a chunk.
 const OWN_CHUNK: usize = 4 * 1024;
+/// Memory of large bodies is kept for the next ones until it is this much, in bytes. A larger body's is given back.
+const SPARE_BODIES: usize = 1024 * 1024;
 
 /// Frames `acked..next`, of which `..sent` were handed to the current link.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(super) struct Retained {
     bytes: usize,
     unsent: usize,
     spare: Vec<Vec<u8>>,
+    spare_bodies: Vec<Vec<u8>>,
+    spare_bodies_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -114,7 +118,7 @@ impl Retained {
         };
         let fits = |chunk: &Chunk| chunk.body.is_none() && chunk.frames.len() + len <= CHUNK;
         if own.is_some() || !self.chunks.back().is_some_and(fits) {
-            let frames = self.spare.pop().unwrap_or_default();
+            let frames = self.spare();
             self.chunks.push_back(Chunk { first: seq, count: 0, frames, body: None });
         }
         if let Some(chunk) = self.chunks.back_mut() {
@@ -127,10 +131,49 @@ impl Retained {
             chunk.body = own;
             chunk.count += 1;
         }
-        self.next += 1;
-        self.bytes += len;
-        self.unsent += len;
-        seq
+        self.numbered(len, 1)
+    }
+
+    /// Numbers `count` frames that are ready.
+    pub(super) fn append(&mut self, frames: &[u8], count: u64) -> u64 {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.body.is_none() && chunk.frames.len() + frames.len() <= CHUNK => {
+                chunk.frames.extend_from_slice(frames);
+                chunk.count += count;
+                self.numbered(frames.len(), count)
+            }
+            Some(_) | None => {
+                let mut own = self.spare();
+                own.extend_from_slice(frames);
+                self.adopt(own, count)
+            }
+        }
+    }
+
+    /// Numbers `count` frames that are ready, and keeps them where they lie.
+    pub(super) fn adopt(&mut self, frames: Vec<u8>, count: u64) -> u64 {
+        let bytes = frames.len();
+        self.chunks.push_back(Chunk { first: self.next, count, frames, body: None });
+        self.numbered(bytes, count)
+    }
+
+    fn numbered(&mut self, bytes: usize, count: u64) -> u64 {
+        self.next += count;
+        self.bytes += bytes;
+        self.unsent += bytes;
+        self.next - count
+    }
+
+    /// An empty buffer for frames.
+    pub(super) fn spare(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// An empty buffer for a large body.
+    pub(super) fn spare_body(&mut self) -> Vec<u8> {
+        let body = self.spare_bodies.pop().unwrap_or_default();
+        self.spare_bodies_bytes -= body.capacity();
+        body
     }
 
     /// Puts another frame in the place of one that was never handed to a link. False if it was, so that the peer may
@@ -215,7 +258,7 @@ impl Retained {
                 self.at_chunk = self.dropped;
                 self.at_offset = 0;
             }
-            self.recycle(chunk.frames);
+            self.recycle(chunk);
         }
         Ok(())
     }
@@ -237,10 +280,20 @@ impl Retained {
         self.unsent = rest - self.at_offset;
     }
 
-    fn recycle(&mut self, mut frames: Vec<u8>) {
+    fn recycle(&mut self, chunk: Chunk) {
+        let Chunk { mut frames, body, .. } = chunk;
         if self.spare.len() < SPARE && frames.capacity() > 0 {
             frames.clear();
             self.spare.push(frames);
+        }
+        // The last piece of a body has it to itself.
+        if let Some(Ok(mut body)) = body.map(Bytes::try_into_mut) {
+            body.clear();
+            let body = Vec::from(body);
+            if body.capacity() + self.spare_bodies_bytes <= SPARE_BODIES {
+                self.spare_bodies_bytes += body.capacity();
+                self.spare_bodies.push(body);
+            }
         }
     }
 }

@@ -5,11 +5,38 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Arrived, Full, Inbound, Outbound, Placed};
+use super::{Arrived, Full, Given, Inbound, Outbound, Placed, Taken};
 use crate::limits::{BODY, RECEIVE_WINDOW};
-use crate::wire::peer::{Head, PeerMisbehaved, Status, next_frame};
+use crate::wire::peer::{Head, PeerMisbehaved, Status};
 
 const RECORD: usize = 65_494;
+
+/// What arrived, each message for itself.
+#[derive(Debug)]
+enum Got {
+    Message { event: Option<Bytes>, body: Bytes, cost: u64 },
+    Call { call: u32, body: Bytes },
+    Answer { call: u32, body: Bytes },
+    Cancelled,
+}
+
+impl Got {
+    fn of(arrived: Arrived) -> Vec<Self> {
+        match arrived {
+            Arrived::Messages(mut messages) => {
+                let (event, mut got, all) = (messages.event().cloned(), Vec::new(), messages.cost());
+                for (body, cost) in messages.by_ref() {
+                    got.push(Got::Message { event: event.clone(), body, cost });
+                }
+                assert!(messages.is_empty() && messages.cost() == 0 && all > 0);
+                got
+            }
+            Arrived::Call { call, body, .. } => vec![Got::Call { call, body }],
+            Arrived::Answer { call, body, .. } => vec![Got::Answer { call, body }],
+            Arrived::Cancelled { .. } => vec![Got::Cancelled],
+        }
+    }
+}
 
 /// One direction of a conversation: what was pushed on one side must come out on the other.
 struct Conversation {
@@ -17,7 +44,7 @@ struct Conversation {
     inbound: Inbound,
     /// Records under way on the current link, and the acknowledgements under way back.
     records: VecDeque<(u64, Vec<u8>)>,
-    arrived: Vec<Arrived>,
+    arrived: Vec<Got>,
     receipts: Vec<u64>,
 }
 
@@ -33,9 +60,9 @@ impl Conversation {
     }
 
     fn push(&mut self, head: &Head<Bytes>, body: &[u8], receipt: Option<u64>) -> Result<Placed, Full> {
-        let placed = self.outbound.push(head, body, || Bytes::copy_from_slice(body), || receipt)?;
-        if let (Placed::Sequenced(seq), Some(receipt)) = (placed, receipt) {
-            self.receipts.extend(self.outbound.watch(seq, receipt));
+        let placed = self.outbound.push(head, Given::Borrowed(body))?;
+        if let Some(receipt) = receipt {
+            self.receipts.extend(self.outbound.watch(placed, receipt));
         }
         Ok(placed)
     }
@@ -54,10 +81,10 @@ impl Conversation {
         let Some((mut seq, record)) = self.records.pop_front() else { return };
         let record = Bytes::from(record);
         let mut at = 0;
-        while let Some(frame) = next_frame(&record, at).unwrap() {
-            at = frame.payload.end;
-            self.arrived.extend(self.inbound.take(seq, frame.kind, record.slice(frame.payload)).unwrap());
-            seq += 1;
+        while at < record.len() {
+            let taken = self.inbound.take(seq, &record, at).unwrap();
+            (seq, at) = (seq + taken.frames, taken.end);
+            self.arrived.extend(taken.arrived.into_iter().flat_map(Got::of));
         }
     }
 
@@ -73,7 +100,7 @@ impl Conversation {
 
     fn consume_all(&mut self) {
         for arrived in &self.arrived {
-            if let Arrived::Message { cost, .. } = arrived {
+            if let Got::Message { cost, .. } = arrived {
                 self.inbound.consume(*cost);
             }
         }
@@ -90,7 +117,7 @@ impl Conversation {
             self.deliver();
             self.acknowledge();
             for arrived in &self.arrived[consumed..] {
-                if let Arrived::Message { cost, .. } = arrived {
+                if let Got::Message { cost, .. } = arrived {
                     self.inbound.consume(*cost);
                 }
             }
@@ -125,8 +152,8 @@ fn a_small_call_passes_between_the_pieces_of_a_large_message() {
     while !c.records.is_empty() {
         c.deliver();
     }
-    assert!(matches!(c.arrived[0], Arrived::Call { call: 1, .. }));
-    assert!(matches!(&c.arrived[1], Arrived::Message { event: Some(e), .. } if &e[..] == b"chat"));
+    assert!(matches!(c.arrived[0], Got::Call { call: 1, .. }));
+    assert!(matches!(&c.arrived[1], Got::Message { event: Some(e), .. } if &e[..] == b"chat"));
 }
 
 #[test]
@@ -136,11 +163,8 @@ fn messages_of_one_event_never_pass_each_other() {
     c.push(&message("file"), b"done", None).unwrap();
     c.push(&message("other"), b"x", None).unwrap();
     c.drain();
-    let bodies: Vec<usize> = c
-        .arrived
-        .iter()
-        .map(|a| if let Arrived::Message { body, .. } = a { body.len() } else { 0 })
-        .collect();
+    let bodies: Vec<usize> =
+        c.arrived.iter().map(|a| if let Got::Message { body, .. } = a { body.len() } else { 0 }).collect();
     assert_eq!(bodies, [1, 500_000, 4]);
 }
 
@@ -155,14 +179,14 @@ fn messages_wait_for_the_window_and_calls_do_not() {
     while c.transmit() {
         c.deliver();
     }
-    let messages = c.arrived.iter().filter(|a| matches!(a, Arrived::Message { .. })).count();
+    let messages = c.arrived.iter().filter(|a| matches!(a, Got::Message { .. })).count();
     assert!(messages as u64 * 30_000 <= RECEIVE_WINDOW + 30_000 && messages > 30, "{messages}");
-    assert!(c.arrived.iter().any(|a| matches!(a, Arrived::Call { call: 9, .. })));
+    assert!(c.arrived.iter().any(|a| matches!(a, Got::Call { call: 9, .. })));
     c.consume_all();
     while c.transmit() {
         c.deliver();
     }
-    assert_eq!(c.arrived.iter().filter(|a| matches!(a, Arrived::Message { .. })).count(), 60);
+    assert_eq!(c.arrived.iter().filter(|a| matches!(a, Got::Message { .. })).count(), 60);
 }
 
 #[test]
@@ -176,10 +200,11 @@ fn a_peer_that_ignores_the_window_is_found_out() {
     while refused.is_none() && c.transmit() {
         let (mut seq, record) = c.records.pop_front().unwrap();
         let (record, mut at) = (Bytes::from(record), 0);
-        while let Some(frame) = next_frame(&record, at).unwrap() {
-            at = frame.payload.end;
-            refused = c.inbound.take(seq, frame.kind, record.slice(frame.payload)).err().or(refused);
-            seq += 1;
+        while at < record.len() && refused.is_none() {
+            match c.inbound.take(seq, &record, at) {
+                Ok(taken) => (seq, at) = (seq + taken.frames, taken.end),
+                Err(misbehaved) => refused = Some(misbehaved),
+            }
         }
     }
     assert_eq!(refused, Some(PeerMisbehaved::Window));
@@ -188,10 +213,11 @@ fn a_peer_that_ignores_the_window_is_found_out() {
 #[test]
 fn a_gap_in_the_numbers_is_refused_and_a_repeat_is_dropped() {
     let mut inbound = Inbound::new(1024);
-    let frame = || Bytes::from_static(&[0, b'x']);
-    assert!(matches!(inbound.take(0, 16, frame()), Ok(Some(Arrived::Message { .. }))));
-    assert_eq!(inbound.take(0, 16, frame()), Ok(None));
-    assert_eq!(inbound.take(2, 16, frame()), Err(PeerMisbehaved::Gap { expected: 1, found: 2 }));
+    let frame = Bytes::from_static(&[16, 2, 0, 0, b'x']);
+    let first = inbound.take(0, &frame, 0).unwrap();
+    assert!(matches!(first, Taken { arrived: Some(Arrived::Messages(_)), frames: 1, end: 5 }));
+    assert_eq!(inbound.take(0, &frame, 0), Ok(Taken { arrived: None, frames: 1, end: 5 }));
+    assert_eq!(inbound.take(2, &frame, 0), Err(PeerMisbehaved::Gap { expected: 1, found: 2 }));
     assert_eq!(inbound.next(), 1);
 }
 
@@ -238,6 +264,59 @@ fn what_was_not_taken_over_is_reported_once_when_the_session_ends() {
     rest.sort_unstable();
     assert_eq!(rest, [2, 3, 4, 5, 6]);
     assert!(c.outbound.is_empty());
+}
+
+#[test]
+fn a_message_that_waited_is_known_to_be_taken_over_when_its_frame_is() {
+    let mut c = Conversation::new(8 << 20);
+    while let Placed::Sequenced(_) = c.push(&message(""), &[7; 1000], None).unwrap() {}
+    let waits: Vec<_> = (0..100).map(|_| c.push(&message(""), &[8; 100], None).unwrap()).collect();
+    let large = c.push(&message("big"), &vec![9; 100_000], None).unwrap();
+    while c.transmit() {
+        c.deliver();
+    }
+    c.acknowledge();
+    assert!(!waits.iter().any(|&placed| c.outbound.progress().covers(placed)));
+    assert!(c.outbound.owes_messages());
+    // Somebody asks while it waits, another after it has left and before it is acknowledged.
+    assert_eq!(c.outbound.watch(waits[50], 50), None);
+    c.consume_all();
+    assert!(c.transmit());
+    assert_eq!(c.outbound.watch(waits[20], 20), None);
+    assert!(c.receipts.is_empty());
+    c.deliver();
+    c.acknowledge();
+    assert_eq!(c.receipts, [20, 50]);
+    assert!(waits.iter().all(|&placed| c.outbound.progress().covers(placed)));
+    assert!(!c.outbound.progress().covers(large));
+    assert_eq!(c.outbound.watch(waits[99], 99), Some(99));
+    assert_eq!(c.outbound.watch(large, 1000), None);
+    c.drain();
+    assert_eq!(c.receipts, [20, 50, 1000]);
+    assert!(c.outbound.progress().covers(large) && !c.outbound.owes_messages());
+}
+
+#[test]
+fn small_messages_arrive_together_in_little_memory_and_each_event_by_itself() {
+    let mut c = Conversation::new(8 << 20);
+    for event in ["", "", "a", "a", "a", "b", ""] {
+        c.push(&message(event), &[7; 10], None).unwrap();
+    }
+    for _ in 0..500 {
+        c.push(&message(""), &[7; 100], None).unwrap();
+    }
+    assert!(c.transmit());
+    let (seq, record) = c.records.pop_front().unwrap();
+    let (record, mut at, mut frames, mut together) = (Bytes::from(record), 0, 0, Vec::new());
+    while at < record.len() {
+        let taken = c.inbound.take(seq + frames, &record, at).unwrap();
+        (frames, at) = (frames + taken.frames, taken.end);
+        together.push(taken.frames);
+        let Some(Arrived::Messages(messages)) = taken.arrived else { panic!("messages come") };
+        assert!(messages.map(|(body, _)| body.len()).sum::<usize>() <= 4096);
+    }
+    assert_eq!(together[..3], [2, 3, 1]);
+    assert_eq!((frames, together.len()), (507, 3 + 13));
 }
 
 #[derive(Debug, Clone)]
@@ -306,7 +385,7 @@ proptest! {
                 Step::Acknowledge => c.acknowledge(),
                 Step::Consume => {
                     for arrived in &c.arrived[consumed..] {
-                        if let Arrived::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
+                        if let Got::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
                     }
                     consumed = c.arrived.len();
                     c.outbound.credit(c.inbound.grant());
@@ -315,7 +394,7 @@ proptest! {
             }
         }
         for arrived in &c.arrived[consumed..] {
-            if let Arrived::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
+            if let Got::Message { cost, .. } = arrived { c.inbound.consume(*cost); }
         }
         c.outbound.credit(c.inbound.grant());
         c.cut();
@@ -331,15 +410,15 @@ proptest! {
         let mut got_calls = Vec::new();
         for arrived in &c.arrived {
             match arrived {
-                Arrived::Message { event, body, .. } => {
+                Got::Message { event, body, .. } => {
                     let event = String::from_utf8(event.clone().unwrap_or_default().to_vec()).unwrap();
                     got.entry(event).or_default().push((number_of(body), body.len()));
                 }
-                Arrived::Call { body, call, .. } | Arrived::Answer { body, call, .. } => {
+                Got::Call { body, call } | Got::Answer { body, call } => {
                     prop_assert_eq!(number_of(body), *call);
                     got_calls.push(*call);
                 }
-                Arrived::Cancelled { .. } => prop_assert!(false, "nothing was cancelled"),
+                Got::Cancelled => prop_assert!(false, "nothing was cancelled"),
             }
         }
         for (event, sent) in sent {

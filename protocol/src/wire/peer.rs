@@ -299,6 +299,18 @@ impl<N: AsRef<[u8]>> Head<N> {
         }
     }
 
+    /// The same with a copy of its name.
+    pub fn with_own_name(&self) -> Head<Bytes> {
+        let own = |name: &N| Bytes::copy_from_slice(name.as_ref());
+        match self {
+            Head::Send { event } => Head::Send { event: event.as_ref().map(own) },
+            Head::Get { call, timeout_ms, name } => {
+                Head::Get { call: *call, timeout_ms: *timeout_ms, name: own(name) }
+            }
+            Head::Answer { call, status } => Head::Answer { call: *call, status: *status },
+        }
+    }
+
     /// Its length in bytes.
     pub fn encoded_len(&self) -> usize {
         match self {
@@ -380,16 +392,22 @@ pub fn finish(kind: u8, payload: &Bytes) -> Result<(), PeerMisbehaved> {
     if payload.is_empty() { Ok(()) } else { Err(PeerMisbehaved::Trailing(kind)) }
 }
 
-fn take_name(payload: &mut Bytes) -> Result<Bytes, PeerMisbehaved> {
-    let [len] = take::<1>(payload)?;
+/// The event's name, if there is one, and the body in the payload of a message.
+pub fn split_name(payload: &[u8]) -> Result<(Option<&[u8]>, &[u8]), PeerMisbehaved> {
+    let (&len, rest) = payload.split_first().ok_or(PeerMisbehaved::Truncated)?;
     let len = usize::from(len);
     if len > EVENT_NAME_BYTES {
         return Err(PeerMisbehaved::Name);
     }
-    if len > payload.len() {
-        return Err(PeerMisbehaved::Truncated);
-    }
-    Ok(payload.split_to(len))
+    let (name, body) = rest.split_at_checked(len).ok_or(PeerMisbehaved::Truncated)?;
+    Ok(((len > 0).then_some(name), body))
+}
+
+fn take_name(payload: &mut Bytes) -> Result<Bytes, PeerMisbehaved> {
+    let name = 1..1 + split_name(payload)?.0.map_or(0, <[u8]>::len);
+    let mut taken = payload.split_to(name.end);
+    bytes::Buf::advance(&mut taken, name.start);
+    Ok(taken)
 }
 
 /// The longest body that travels in one frame, in bytes.

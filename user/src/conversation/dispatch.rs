@@ -14,6 +14,7 @@ use parlor_protocol::limits::CALLS_OUT;
 use parlor_protocol::name::EventName;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::session::{Given, Messages};
 use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
@@ -24,17 +25,27 @@ use crate::core::channel::{Event as ChannelEvent, PushError};
 use crate::error::{Interrupted, closed_by_peer};
 use crate::events::Event;
 use crate::hub::Hub;
-use crate::inbox::Message;
+use crate::inbox::Batch;
 
 /// What a caller is told to wait when this user runs as many callbacks as it may.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// A smaller message that waits gets memory of its own instead of keeping a whole record alive, in bytes.
-const OWN_MEMORY: usize = 4096;
 
 /// Messages of one event from one peer, handled one after another.
 #[derive(Default)]
 pub(super) struct Lane {
-    waiting: VecDeque<(Bytes, Share, Arc<Handler>)>,
+    waiting: VecDeque<(Messages, u64, Arc<Handler>)>,
+}
+
+impl Lane {
+    fn next(&mut self) -> Option<(Bytes, Share, Arc<Handler>)> {
+        let (messages, session, handler) = self.waiting.front_mut()?;
+        let (body, cost) = messages.next()?;
+        let next = (body, Share { cost, session: *session }, Arc::clone(handler));
+        if messages.is_empty() {
+            self.waiting.pop_front();
+        }
+        Some(next)
+    }
 }
 
 impl Conversation {
@@ -43,7 +54,7 @@ impl Conversation {
         let mut interrupted = false;
         for event in events.drain(..) {
             match event {
-                ChannelEvent::Message { event, body, cost } => self.on_message(event, body, cost),
+                ChannelEvent::Messages(messages) => self.on_messages(messages),
                 ChannelEvent::Call { call, timeout_ms, name, body } => {
                     self.on_call(call, timeout_ms, &name, body);
                 }
@@ -73,7 +84,10 @@ impl Conversation {
                     let why = self.lock().interruption.clone();
                     let _ = receipt.send(Err(Interrupted { why }));
                 }
-                ChannelEvent::SessionReset => self.on_reset(),
+                ChannelEvent::SessionReset { lost } => {
+                    interrupted |= lost;
+                    self.on_reset();
+                }
                 ChannelEvent::Room => self.room.notify_waiters(),
                 ChannelEvent::Pong { id, rung, rtt } => {
                     if let Some(waiting) = self.lock().pings.remove(&id) {
@@ -162,45 +176,37 @@ impl Conversation {
         self.room.notify_waiters();
     }
 
-    fn on_message(self: &Arc<Self>, event: Option<Bytes>, body: Bytes, cost: u64) {
-        let share = {
+    fn on_messages(self: &Arc<Self>, messages: Messages) {
+        let cost = messages.cost();
+        let session = {
             let mut state = self.lock();
             state.unread += cost;
-            Share { cost, session: state.session }
+            state.session
         };
         let Ok(hub) = self.hub() else { return };
-        let event = match event.map(|bytes| event_name(&bytes)) {
+        let event = match messages.event().map(event_name) {
             None => None,
             Some(Some(name)) => Some(name),
             Some(None) => {
-                tracing::debug!(peer = %self.peer, "a message with a bad event name was dropped");
-                self.consumed(share);
+                tracing::debug!(peer = %self.peer, "messages with a bad event name were dropped");
+                self.consumed(Share { cost, session });
                 return;
             }
         };
-        let body = if body.len() < OWN_MEMORY { Bytes::copy_from_slice(&body) } else { body };
         if let Some(name) = &event
             && let Some(handler) = hub.callbacks.send(name.as_str())
         {
-            self.handle(&hub, name.clone(), handler, body, share);
+            self.handle(&hub, name.clone(), (messages, session, handler));
             return;
         }
-        let event = event.map(|name| name.as_str().into());
-        hub.inbox.push(Message { from: self.peer.clone(), event, body }, share, Arc::clone(self));
+        hub.inbox.push(Batch::new(Arc::clone(self), event, messages, session));
     }
 
-    /// Queues a message for its handler, and sees to it that somebody works on the queue.
-    fn handle(
-        self: &Arc<Self>,
-        hub: &Arc<Hub>,
-        name: EventName,
-        handler: Arc<Handler>,
-        body: Bytes,
-        share: Share,
-    ) {
+    /// Queues messages for their handler, and sees to it that somebody works on the queue.
+    fn handle(self: &Arc<Self>, hub: &Arc<Hub>, name: EventName, messages: (Messages, u64, Arc<Handler>)) {
         let mut state = self.lock();
         let idle = !state.lanes.contains_key(&name);
-        state.lanes.entry(name.clone()).or_default().waiting.push_back((body, share, handler));
+        state.lanes.entry(name.clone()).or_default().waiting.push_back(messages);
         drop(state);
         if idle {
             hub.tasks.spawn(Arc::clone(self).work(name, hub.stop.clone()));
@@ -211,7 +217,7 @@ impl Conversation {
         loop {
             let (body, share, handler) = {
                 let mut state = self.lock();
-                let next = state.lanes.get_mut(&name).and_then(|lane| lane.waiting.pop_front());
+                let next = state.lanes.get_mut(&name).and_then(Lane::next);
                 let Some(next) = next else {
                     state.lanes.remove(&name);
                     return;
@@ -368,28 +374,26 @@ impl Conversation {
         session: u64,
         call: u32,
         status: Status,
-        body: Vec<u8>,
+        mut body: Vec<u8>,
     ) -> Result<(), (Status, Vec<u8>)> {
         let mut state = self.lock();
         if state.session != session {
             // The call was another session's: in this one its number may be another call's.
             return Ok(());
         }
-        let body = Bytes::from(body);
-        let now = clock::now();
         let most = self.hub.upgrade().map_or(usize::MAX, |hub| hub.settings.max_body as usize);
         let pushed = if body.len() > most {
             Err(PushError::TooLarge { len: body.len(), limit: most })
         } else {
-            state.channel.answer(call, status, &body, || body.clone(), now)
+            state.channel.answer(call, status, Given::Owned(&mut body))
         };
         match pushed {
             Ok(()) => Ok(()),
             Err(PushError::TooLarge { .. }) => state
                 .channel
-                .answer(call, Status::TooLarge, &[], Bytes::new, now)
+                .answer(call, Status::TooLarge, Given::Borrowed(&[]))
                 .map_err(|_| (Status::TooLarge, Vec::new())),
-            Err(PushError::Full(_) | PushError::TooManyCalls) => Err((status, body.into())),
+            Err(PushError::Full(_) | PushError::TooManyCalls) => Err((status, body)),
         }
     }
 }

@@ -169,15 +169,15 @@ impl Conversation {
         let now = clock::now();
         {
             let mut state = self.lock_keeper();
-            let acked = state.channel.acked_seq();
+            let progress = state.channel.progress();
             if state.unread > UNREAD {
                 return Err(LinkError::Unread);
             }
             state.links.insert(id, Arc::clone(&link));
             let bound = state.channel.bind(id, rung, &terms, now, &mut events);
-            if events.iter().any(|event| matches!(event, ChannelEvent::SessionReset)) {
+            if events.iter().any(|event| matches!(event, ChannelEvent::SessionReset { .. })) {
                 "the peer restarted or forgot the conversation".clone_into(&mut state.interruption);
-                state.note_session_end_at(acked);
+                state.note_session_end_at(progress);
             }
             if bound.is_err() {
                 state.links.remove(&id);
@@ -314,6 +314,7 @@ impl State {
         let active = self.channel.path().map(|(id, ..)| id);
         if self.active.as_ref().map(|link| link.id) != active {
             self.active = active.and_then(|id| self.links.get(&id).cloned());
+            self.nudged = false;
         }
     }
 }

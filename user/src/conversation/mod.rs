@@ -24,6 +24,7 @@ use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::{Placed, Progress};
 use parlor_protocol::wire::peer::Status;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ struct State {
     active: Option<Arc<Link>>,
     /// Counts sessions, and where the latest ended ones stood.
     session: u64,
-    ended: VecDeque<(u64, u64, String)>,
+    ended: VecDeque<(u64, Progress, String)>,
     interruption: String,
     /// Calls of the peer that run in tasks of their own.
     running: HashMap<u32, CancellationToken>,
@@ -87,6 +88,8 @@ struct State {
     pings: HashMap<u64, oneshot::Sender<(Rung, Duration)>>,
     next_ping: u64,
     story: Story,
+    /// The writing task was asked to send what there is, and has not looked yet.
+    nudged: bool,
     /// The last record answered several callers, who are likely to call again together.
     crowd: bool,
     /// What the peer has sent and the application has not taken, over all sessions.
@@ -123,24 +126,18 @@ impl Budget {
     }
 }
 
-/// A message's share of its sender's window, held until the application takes it.
+/// What messages occupy of their sender's window in one session, until the application takes them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {
-    cost: u64,
-    session: u64,
+    pub(crate) cost: u64,
+    pub(crate) session: u64,
 }
 
 /// A message's way to its receipt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     session: u64,
-    seq: u64,
-}
-
-/// A message that was taken: where it stands, or what will tell.
-pub(crate) enum Taken {
-    Sequenced(Sent),
-    Waiting(oneshot::Receiver<Result<(), Interrupted>>),
+    placed: Placed,
 }
 
 impl Conversation {
@@ -161,6 +158,7 @@ impl Conversation {
                 pings: HashMap::new(),
                 next_ping: 0,
                 story: Story::default(),
+                nudged: false,
                 crowd: false,
                 unread: 0,
                 kept: 0,
@@ -366,21 +364,23 @@ impl Conversation {
 impl State {
     /// The session ends now: remembers how far it came.
     fn note_session_end(&mut self) {
-        self.note_session_end_at(self.channel.acked_seq());
+        self.note_session_end_at(self.channel.progress());
     }
 
-    fn note_session_end_at(&mut self, acked: u64) {
+    fn note_session_end_at(&mut self, progress: Progress) {
         if self.ended.len() == ENDED_SESSIONS {
             self.ended.pop_front();
         }
-        self.ended.push_back((self.session, acked, self.interruption.clone()));
+        self.ended.push_back((self.session, progress, self.interruption.clone()));
         self.session += 1;
     }
 }
 
 impl Source for Conversation {
     fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool, now: Instant) -> Option<After> {
-        self.lock().channel.fill(link, out, rekey, now)
+        let mut state = self.lock();
+        state.nudged = false;
+        state.channel.fill(link, out, rekey, now)
     }
 
     fn waiting(&self) -> usize {
@@ -398,11 +398,5 @@ impl Drop for Conversation {
 impl std::fmt::Debug for Conversation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Conversation({:?})", self.peer)
-    }
-}
-
-impl std::fmt::Debug for Taken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Taken")
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use bytes::Bytes;
-use parlor_protocol::session::Placed;
+use parlor_protocol::name::EventName;
+use parlor_protocol::session::Given;
 use tokio::sync::oneshot;
 
-use super::{ALWAYS, CallEnd, Conversation, Sent, Share, State, Taken};
+use super::{ALWAYS, CallEnd, Conversation, Sent, Share, State};
 use crate::clock;
 use crate::core::channel::PushError;
 use crate::core::keeper::Phase;
@@ -16,41 +16,28 @@ use crate::error::{Interrupted, SendError};
 const WRITE_FROM: usize = 32 * 1024;
 
 impl Conversation {
-    /// Takes a message if there is room. `body` is borrowed where it lies.
-    pub(crate) fn try_send(self: &Arc<Self>, event: Option<&Bytes>, body: &[u8]) -> Result<Taken, SendError> {
-        let mut receipt = None;
-        let mut state = self.lock();
-        // Peers that take nothing must not stop what goes to the others.
-        if self.budget.is_spent() && state.kept >= ALWAYS {
-            return Err(SendError::Full);
-        }
-        let quiet = state.channel.is_quiet();
-        let whole = || Bytes::copy_from_slice(body);
-        let tell = || {
-            let (sender, receiver) = oneshot::channel();
-            receipt = Some(receiver);
-            Some(sender)
-        };
-        let placed = match state.channel.send(event.cloned(), body, whole, tell, clock::now()) {
-            Ok(placed) => placed,
-            Err(PushError::Full(_) | PushError::TooManyCalls) => return Err(SendError::Full),
-            Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
-        };
-        let session = state.session;
-        self.sent(state, quiet);
-        Ok(match placed {
-            Placed::Sequenced(seq) => Taken::Sequenced(Sent { session, seq }),
-            // A message that waits has asked for its receipt.
-            Placed::Waiting(_) => Taken::Waiting(receipt.unwrap_or_else(|| oneshot::channel().1)),
-        })
+    /// Takes a message if there is room. A large body is taken out of its buffer.
+    pub(crate) fn try_send(
+        self: &Arc<Self>,
+        event: Option<&str>,
+        body: &mut Vec<u8>,
+    ) -> Result<Sent, SendError> {
+        self.try_send_if(event, body, |_| true)?.ok_or(SendError::Full)
     }
 
     /// Takes a message, waiting for room.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        event: Option<&Bytes>,
-        body: &[u8],
-    ) -> Result<Taken, SendError> {
+        event: Option<&str>,
+        body: &mut Vec<u8>,
+    ) -> Result<Sent, SendError> {
+        // Mostly there is a way and room, and nothing to wait for.
+        let is_ready = |state: &State| *state.keeper.phase() == Phase::Ready;
+        match self.try_send_if(event, body, is_ready) {
+            Ok(Some(sent)) => return Ok(sent),
+            Ok(None) | Err(SendError::Full) => {}
+            Err(error) => return Err(error),
+        }
         self.when_there_is_room(|| match self.try_send(event, body) {
             Err(SendError::Full) => Ok(None),
             done => done.map(Some),
@@ -58,12 +45,37 @@ impl Conversation {
         .await
     }
 
+    fn try_send_if(
+        self: &Arc<Self>,
+        event: Option<&str>,
+        body: &mut Vec<u8>,
+        may: impl FnOnce(&State) -> bool,
+    ) -> Result<Option<Sent>, SendError> {
+        let mut state = self.lock();
+        if !may(&state) {
+            return Ok(None);
+        }
+        // Peers that take nothing must not stop what goes to the others.
+        if self.budget.is_spent() && state.kept >= ALWAYS {
+            return Err(SendError::Full);
+        }
+        let quiet = state.channel.is_quiet();
+        let placed = match state.channel.send(event.map(str::as_bytes), Given::Owned(body)) {
+            Ok(placed) => placed,
+            Err(PushError::Full(_) | PushError::TooManyCalls) => return Err(SendError::Full),
+            Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
+        };
+        let session = state.session;
+        self.sent(state, quiet);
+        Ok(Some(Sent { session, placed }))
+    }
+
     /// Makes a call, waiting for room. The receiver gets its end.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        name: &Bytes,
+        name: &EventName,
         timeout_ms: u32,
-        body: &[u8],
+        body: &mut Vec<u8>,
     ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
         self.when_there_is_room(|| self.try_call(name, timeout_ms, body)).await
     }
@@ -71,7 +83,7 @@ impl Conversation {
     /// Tries until there is room, or no way to the peer.
     async fn when_there_is_room<T>(
         self: &Arc<Self>,
-        attempt: impl Fn() -> Result<Option<T>, SendError>,
+        mut attempt: impl FnMut() -> Result<Option<T>, SendError>,
     ) -> Result<T, SendError> {
         loop {
             if *self.phase.borrow() != Phase::Ready {
@@ -98,15 +110,15 @@ impl Conversation {
     /// Makes a call if there is room for it.
     fn try_call(
         self: &Arc<Self>,
-        name: &Bytes,
+        name: &EventName,
         timeout_ms: u32,
-        body: &[u8],
+        body: &mut Vec<u8>,
     ) -> Result<Option<(u32, oneshot::Receiver<CallEnd>)>, SendError> {
         let (token, end) = oneshot::channel();
         let mut state = self.lock();
         let quiet = state.channel.is_quiet();
-        let whole = || Bytes::copy_from_slice(body);
-        match state.channel.get(name.clone(), timeout_ms, body, whole, token, clock::now()) {
+        let name = name.as_str().as_bytes();
+        match state.channel.get(name, timeout_ms, Given::Owned(body), token, clock::now()) {
             Ok(call) => {
                 self.sent(state, quiet);
                 Ok(Some((call, end)))
@@ -131,13 +143,13 @@ impl Conversation {
             let mut state = self.lock();
             if state.session != sent.session {
                 return match state.ended.iter().find(|(session, ..)| *session == sent.session) {
-                    Some((_, acked, _)) if sent.seq < *acked => Ok(()),
+                    Some((_, progress, _)) if progress.covers(sent.placed) => Ok(()),
                     Some((_, _, why)) => Err(Interrupted { why: why.clone() }),
                     None => Err(Interrupted { why: "the conversation ended long ago".to_owned() }),
                 };
             }
             let (token, receiver) = oneshot::channel();
-            if state.channel.watch(sent.seq, token).is_some() {
+            if state.channel.watch(sent.placed, token).is_some() {
                 return Ok(());
             }
             drop(state);
@@ -167,7 +179,7 @@ impl Conversation {
     /// records with what comes after it.
     pub(super) fn sent(self: &Arc<Self>, mut state: MutexGuard<'_, State>, was_quiet: bool) {
         self.settle(&mut state);
-        let Some(link) = state.active.clone() else {
+        if state.active.is_none() {
             // The keeper may have gone to rest since its phase was looked at.
             state.keeper.want();
             drop(state);
@@ -176,15 +188,22 @@ impl Conversation {
             }
             self.look.notify_one();
             return;
-        };
-        let crowd = state.crowd;
-        let much = state.channel.unsent() >= WRITE_FROM;
+        }
+        let writes = state.channel.unsent() >= WRITE_FROM || (was_quiet && !state.crowd);
+        // Once is enough until it looks.
+        let nudges = !writes && !std::mem::replace(&mut state.nudged, true);
         let sleeps_too_long = Self::sleeps_too_long(&state);
+        if !(writes || nudges || sleeps_too_long) {
+            return;
+        }
+        let link = state.active.clone();
         drop(state);
-        if much || (was_quiet && !crowd) {
-            link.flush(&**self);
-        } else {
-            link.nudge();
+        if let Some(link) = link {
+            if writes {
+                link.flush(&**self);
+            } else if nudges {
+                link.nudge();
+            }
         }
         if sleeps_too_long {
             self.look.notify_one();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Progress;
 use parlor_protocol::wire::peer::Status;
 
 use super::attempts::Search;
@@ -32,7 +33,7 @@ pub(super) struct Conversation {
     pub(super) links: BTreeMap<LinkId, ConnKey>,
     /// Counts sessions, and where the latest ended ones stood.
     pub(super) session: u64,
-    pub(super) ended: VecDeque<(u64, u64)>,
+    pub(super) ended: VecDeque<(u64, Progress)>,
     /// When this session was first bound to a link.
     pub(super) bound_at: Option<Instant>,
     pub(super) ended_bound_at: Option<Instant>,
@@ -104,11 +105,11 @@ impl Conversation {
         }
     }
 
-    pub(super) fn note_session_end(&mut self, acked: u64) {
+    pub(super) fn note_session_end(&mut self, progress: Progress) {
         if self.ended.len() == ENDED_SESSIONS {
             self.ended.pop_front();
         }
-        self.ended.push_back((self.session, acked));
+        self.ended.push_back((self.session, progress));
         self.session += 1;
         self.ended_bound_at = self.bound_at.take();
         self.unconsumed = 0;
@@ -293,8 +294,8 @@ impl World {
         let mut events = Vec::new();
         let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let acked = conversation.channel.acked_seq();
-        conversation.note_session_end(acked);
+        let progress = conversation.channel.progress();
+        conversation.note_session_end(progress);
         conversation.channel.reset(fresh, CloseCode::TimedOut, &mut events);
         self.dispatch(user, run, peer, &mut events);
     }
@@ -304,8 +305,8 @@ impl World {
         let mut events = Vec::new();
         let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let acked = conversation.channel.acked_seq();
-        conversation.note_session_end(acked);
+        let progress = conversation.channel.progress();
+        conversation.note_session_end(progress);
         conversation.channel.end(code, fresh, &mut events);
         conversation.keeper.ended();
         let links: Vec<ConnKey> = conversation.links.values().copied().collect();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use parlor_protocol::limits::{CALLS_RUNNING, RECEIVE_WINDOW};
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::session::Given;
 use parlor_protocol::wire::peer::Status;
 
 use super::conversation::Events;
@@ -19,8 +20,11 @@ impl World {
     pub(super) fn dispatch(&mut self, user: usize, run: u32, peer: usize, events: &mut Events) {
         for event in events.drain(..) {
             match event {
-                Event::Message { event, body, cost } => {
-                    self.on_message(user, run, peer, event.as_ref(), &body, cost);
+                Event::Messages(messages) => {
+                    let event = messages.event().cloned();
+                    for (body, cost) in messages {
+                        self.on_message(user, run, peer, event.as_ref(), &body, cost);
+                    }
                 }
                 Event::Call { call, timeout_ms, name: _, body } => {
                     self.on_call(user, run, peer, call, timeout_ms, &body);
@@ -47,7 +51,7 @@ impl World {
                     let justified = self.is_excused(user, run, peer);
                     self.ledger.reported_interrupted(receipt, justified);
                 }
-                Event::SessionReset => {
+                Event::SessionReset { .. } => {
                     note!(self, "{user}>{peer} session reset");
                     if let Some(conversation) = self.conversation(user, run, peer) {
                         conversation.running.clear();
@@ -95,8 +99,8 @@ impl World {
         let mut events = Vec::new();
         let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };
         let Some(conversation) = self.conversation(user, run, peer) else { return };
-        let acked = conversation.channel.acked_seq();
-        conversation.note_session_end(acked);
+        let progress = conversation.channel.progress();
+        conversation.note_session_end(progress);
         conversation.channel.reset(fresh, code, &mut events);
         conversation.keeper.ended();
         self.phase_changed(user, run, peer);
@@ -202,11 +206,10 @@ impl World {
 
     /// Answers go out as far as there is room for them.
     pub(super) fn answer_what_waits(&mut self, user: usize, run: u32, peer: usize) {
-        let now = self.now;
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let mut any = false;
         while let Some((call, status, body)) = conversation.answers.pop_front() {
-            if conversation.channel.answer(call, status, &body, || body.clone(), now).is_err() {
+            if conversation.channel.answer(call, status, Given::Borrowed(&body)).is_err() {
                 conversation.answers.push_front((call, status, body));
                 break;
             }

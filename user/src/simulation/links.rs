@@ -128,11 +128,11 @@ impl World {
             note!(self, "{user}>{peer} too much is unread");
             return Err(Stale);
         }
-        let acked = conversation.channel.acked_seq();
+        let progress = conversation.channel.progress();
         conversation.links.insert(id, conn);
         let bound = conversation.channel.bind(id, rung, terms, now, &mut events);
-        if events.iter().any(|event| matches!(event, Event::SessionReset)) {
-            conversation.note_session_end(acked);
+        if events.iter().any(|event| matches!(event, Event::SessionReset { .. })) {
+            conversation.note_session_end(progress);
         }
         if bound.is_err() {
             conversation.links.remove(&id);

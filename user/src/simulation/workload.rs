@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use parlor_protocol::session::Placed;
+use parlor_protocol::session::{Given, Placed};
 
 use super::ledger::{CallNo, Ended, Lane, MessageNo};
 use super::world::{What, World};
@@ -211,12 +211,11 @@ impl World {
         late_receipt: bool,
         last_word: bool,
     ) -> bool {
-        let now = self.now;
         let lane = Lane { from: (user, run), to: peer, event };
         let (number, name, body) = self.ledger.message(lane, len);
         let Some(conversation) = self.conversation(user, run, peer) else { return false };
         let session = conversation.session;
-        let pushed = conversation.channel.send(name, &body, || body.clone(), || Some(number), now);
+        let pushed = conversation.channel.send(name.as_deref(), Given::Borrowed(&body));
         let placed = match pushed {
             Ok(placed) => placed,
             Err(PushError::Full(_)) => return false,
@@ -226,13 +225,11 @@ impl World {
         if last_word {
             self.last_words.push(number);
         }
-        if let Placed::Sequenced(seq) = placed {
-            if late_receipt {
-                let at = self.now + self.chance.ms(0, 5000);
-                self.schedule(at, What::Watch { user, run, peer, number, session, seq });
-            } else {
-                self.on_watch((user, run, peer), number, session, seq);
-            }
+        if late_receipt {
+            let at = self.now + self.chance.ms(0, 5000);
+            self.schedule(at, What::Watch { user, run, peer, number, session, placed });
+        } else {
+            self.on_watch((user, run, peer), number, session, placed);
         }
         true
     }
@@ -243,17 +240,17 @@ impl World {
         (user, run, peer): (usize, u32, usize),
         number: MessageNo,
         session: u64,
-        seq: u64,
+        placed: Placed,
     ) {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         if conversation.session == session {
-            if conversation.channel.watch(seq, number).is_some() {
+            if conversation.channel.watch(placed, number).is_some() {
                 self.ledger.reported_delivered(number);
             }
             return;
         }
         match conversation.ended.iter().find(|(ended, _)| *ended == session) {
-            Some((_, acked)) if seq < *acked => self.ledger.reported_delivered(number),
+            Some((_, progress)) if progress.covers(placed) => self.ledger.reported_delivered(number),
             Some(_) | None => self.ledger.reported_interrupted(number, true),
         }
     }
@@ -270,8 +267,7 @@ impl World {
         let now = self.now;
         let (number, body) = self.ledger.call();
         let Some(conversation) = self.conversation(user, run, peer) else { return false };
-        let name = bytes::Bytes::from_static(b"callback");
-        let made = conversation.channel.get(name, timeout_ms, &body, || body.clone(), number, now);
+        let made = conversation.channel.get(b"callback", timeout_ms, Given::Borrowed(&body), number, now);
         let call = match made {
             Ok(call) => call,
             Err((PushError::Full(_) | PushError::TooManyCalls, _)) => return false,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parlor_protocol::identity::Identity;
 use parlor_protocol::introduction::{Introduction, SignedIntroduction};
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Placed;
 
 use super::attempts::{Group, Trying};
 use super::chance::Chance;
@@ -84,7 +85,7 @@ pub(super) enum What {
     WorkOn { user: usize, run: u32, peer: usize },
     Consume { user: usize, run: u32, peer: usize, cost: u64, session: u64 },
     Executed { user: usize, run: u32, peer: usize, call: u32, running: u64, number: CallNo, timed_out: bool },
-    Watch { user: usize, run: u32, peer: usize, number: MessageNo, session: u64, seq: u64 },
+    Watch { user: usize, run: u32, peer: usize, number: MessageNo, session: u64, placed: Placed },
     Cancel { user: usize, run: u32, peer: usize, call: u32, number: CallNo },
     Fault(Fault),
 }
@@ -297,8 +298,8 @@ impl World {
             What::Executed { user, run, peer, call, running, number, timed_out } => {
                 self.on_executed((user, run, peer), call, running, number, timed_out);
             }
-            What::Watch { user, run, peer, number, session, seq } => {
-                self.on_watch((user, run, peer), number, session, seq);
+            What::Watch { user, run, peer, number, session, placed } => {
+                self.on_watch((user, run, peer), number, session, placed);
             }
             What::Cancel { user, run, peer, call, number } => self.on_cancel(user, run, peer, call, number),
             What::Fault(fault) => self.on_fault(fault),

@@ -31,7 +31,7 @@ use parlor_protocol::limits::{ACK_DELAY, CALLS_OUT, CHANNEL_IDLE, UNACKED_CHANNE
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
-use parlor_protocol::session::{Class, Full, Inbound, Outbound, Placed};
+use parlor_protocol::session::{Class, Full, Given, Inbound, Messages, Outbound, Placed, Progress};
 use parlor_protocol::wire::peer::{Head, Status};
 
 #[cfg(test)]
@@ -45,8 +45,8 @@ pub(crate) use self::records::After;
 /// What happened. `C` is what the caller wants back of a call, `R` of a message.
 #[derive(Debug)]
 pub(crate) enum Event<C, R> {
-    /// A message came.
-    Message { event: Option<Bytes>, body: Bytes, cost: u64 },
+    /// Messages of one event came, one after another.
+    Messages(Messages),
     /// A call came.
     Call { call: u32, timeout_ms: u32, name: Bytes, body: Bytes },
     /// The caller of this call does not wait any more.
@@ -61,8 +61,9 @@ pub(crate) enum Event<C, R> {
     Delivered { receipt: R },
     /// A message was not taken over and will not be sent again.
     Interrupted { receipt: R },
-    /// The peer has forgotten the session: calls of its that run here have nobody to answer to.
-    SessionReset,
+    /// A new session begins: calls of the peer's that run here have nobody to answer to. `lost`: it had not taken over
+    /// all messages of this side.
+    SessionReset { lost: bool },
     /// Another link carries the data now, or none.
     Active,
     /// Data waits for an acknowledgement on this link for too long.
@@ -109,7 +110,7 @@ pub(crate) struct Channel<C, R> {
     repeat: bool,
     /// When the peer last took something over while data was in flight, or when data began to be in flight.
     progress_at: Option<Instant>,
-    /// When a message, call or answer last went either way.
+    /// When a message, call or answer last left or came.
     spoke_at: Instant,
     was_full: bool,
     receipts: Vec<R>,
@@ -205,80 +206,45 @@ impl<C, R> Channel<C, R> {
         !self.out.in_flight() && self.out.unsent() == 0
     }
 
-    /// Takes a message. `small` is its body where it lies, `whole` makes it one's own if that is needed.
-    pub(crate) fn send(
-        &mut self,
-        event: Option<Bytes>,
-        small: &[u8],
-        whole: impl FnOnce() -> Bytes,
-        receipt: impl FnOnce() -> Option<R>,
-        now: Instant,
-    ) -> Result<Placed, PushError> {
-        self.check_body(small.len())?;
-        let pushed = self.out.push(&Head::Send { event }, small, whole, receipt);
-        if pushed.is_err() {
-            self.was_full = true;
-        }
-        self.pushed(now);
-        Ok(pushed?)
+    /// Takes a message.
+    pub(crate) fn send(&mut self, event: Option<&[u8]>, body: Given<'_>) -> Result<Placed, PushError> {
+        self.push(&Head::Send { event }, body)
     }
 
-    /// Wants `receipt` back when frame `seq` was taken over. Gives it back at once if it was.
-    pub(crate) fn watch(&mut self, seq: u64, receipt: R) -> Option<R> {
-        self.out.watch(seq, receipt)
+    /// Wants `receipt` back when the message that was placed there was taken over. Gives it back at once if it was.
+    pub(crate) fn watch(&mut self, placed: Placed, receipt: R) -> Option<R> {
+        self.out.watch(placed, receipt)
     }
 
-    /// The next frame that the peer has not taken over.
-    pub(crate) fn acked_seq(&self) -> u64 {
-        self.out.acked()
+    /// How far the peer has taken over what was sent.
+    pub(crate) fn progress(&self) -> Progress {
+        self.out.progress()
     }
 
     /// Takes a call and returns its number. `token` comes back with the answer.
     pub(crate) fn get(
         &mut self,
-        name: Bytes,
+        name: &[u8],
         timeout_ms: u32,
-        small: &[u8],
-        whole: impl FnOnce() -> Bytes,
+        body: Given<'_>,
         token: C,
         now: Instant,
     ) -> Result<u32, (PushError, C)> {
-        if let Err(error) = self.check_body(small.len()) {
-            return Err((error, token));
-        }
         let Some(call) = self.calls.free_number() else { return Err((PushError::TooManyCalls, token)) };
-        match self.out.push(&Head::Get { call, timeout_ms, name }, small, whole, || None) {
+        match self.push(&Head::Get { call, timeout_ms, name }, body) {
             Ok(placed) => {
                 let wait = Duration::from_millis(u64::from(timeout_ms));
                 let until = (timeout_ms > 0).then(|| now + wait);
                 self.calls.insert(call, Pending { token, placed, until });
-                self.pushed(now);
                 Ok(call)
             }
-            Err(full) => {
-                self.was_full = true;
-                Err((full.into(), token))
-            }
+            Err(error) => Err((error, token)),
         }
     }
 
     /// Takes the answer to a call of the peer's.
-    pub(crate) fn answer(
-        &mut self,
-        call: u32,
-        status: Status,
-        small: &[u8],
-        whole: impl FnOnce() -> Bytes,
-        now: Instant,
-    ) -> Result<(), PushError> {
-        self.check_body(small.len())?;
-        let pushed = self.out.push(&Head::Answer { call, status }, small, whole, || None);
-        if pushed.is_err() {
-            self.was_full = true;
-        }
-        pushed?;
-        self.pushed(now);
-        Ok(())
+    pub(crate) fn answer(&mut self, call: u32, status: Status, body: Given<'_>) -> Result<(), PushError> {
+        self.push(&Head::<&[u8]>::Answer { call, status }, body).map(|_| ())
     }
 
     /// The caller waits no more: takes the call back, if it is still under way, and tells the callee. Returns
@@ -377,17 +343,19 @@ impl<C, R> Channel<C, R> {
         self.is_linked() && self.is_idle() && self.spoke_at + CHANNEL_IDLE <= now
     }
 
-    fn check_body(&self, len: usize) -> Result<(), PushError> {
-        let limit = self.peer_max_body as usize;
-        if len > limit { Err(PushError::TooLarge { len, limit }) } else { Ok(()) }
-    }
-
-    fn pushed(&mut self, now: Instant) {
-        self.spoke_at = now;
+    fn push(&mut self, head: &Head<&[u8]>, body: Given<'_>) -> Result<Placed, PushError> {
+        let (len, limit) = (body.len(), self.peer_max_body as usize);
+        if len > limit {
+            return Err(PushError::TooLarge { len, limit });
+        }
+        let pushed = self.out.push(head, body);
+        self.was_full |= pushed.is_err();
+        Ok(pushed?)
     }
 
     /// Everything not taken over and every call under way is reported.
     fn interrupt(&mut self, events: &mut Vec<Event<C, R>>) {
+        let lost = self.out.owes_messages();
         for pending in self.calls.drain() {
             let maybe_executed = self.out.was_sent(pending.placed);
             events.push(Event::CallInterrupted { token: pending.token, maybe_executed });
@@ -399,7 +367,7 @@ impl<C, R> Channel<C, R> {
             self.was_full = false;
             events.push(Event::Room);
         }
-        events.push(Event::SessionReset);
+        events.push(Event::SessionReset { lost });
     }
 
     fn forget(&mut self, ours: Epoch) {

@@ -129,16 +129,17 @@ impl<C, R> Channel<C, R> {
         let mut after = After::default();
         let before = self.inb.next();
         while let Some(frame) = next_frame(plaintext, at)? {
-            at = frame.payload.end;
-            let payload = plaintext.slice(frame.payload);
             if frame.kind < RELIABLE {
+                at = frame.payload.end;
+                let payload = plaintext.slice(frame.payload);
                 self.on_link_frame(id, frame.kind, payload, now, events, &mut after)?;
                 continue;
             }
             let number = seq.ok_or(PeerMisbehaved::Unnumbered)?;
-            let taken = self.inb.take(number, frame.kind, payload)?;
-            seq = Some(number + 1);
-            if let Some(arrived) = taken {
+            let taken = self.inb.take(number, plaintext, at)?;
+            seq = Some(number + taken.frames);
+            at = taken.end;
+            if let Some(arrived) = taken.arrived {
                 self.on_arrived(arrived, events);
             }
         }
@@ -166,8 +167,11 @@ impl<C, R> Channel<C, R> {
         let at = start + 1 + fields * 8;
         let seq = first.unwrap_or_else(|| self.out.acked());
         out[at..at + 8].copy_from_slice(&seq.to_le_bytes());
-        if !was_in_flight && first.is_some() {
-            self.progress_at = Some(now);
+        if first.is_some() {
+            self.spoke_at = now;
+            if !was_in_flight {
+                self.progress_at = Some(now);
+            }
         }
     }
 
@@ -216,7 +220,7 @@ impl<C, R> Channel<C, R> {
 
     fn on_arrived(&mut self, arrived: Arrived, events: &mut Vec<Event<C, R>>) {
         match arrived {
-            Arrived::Message { event, body, cost } => events.push(Event::Message { event, body, cost }),
+            Arrived::Messages(messages) => events.push(Event::Messages(messages)),
             Arrived::Call { call, timeout_ms, name, body } => {
                 events.push(Event::Call { call, timeout_ms, name, body });
             }

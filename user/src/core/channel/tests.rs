@@ -8,7 +8,7 @@ use parlor_protocol::identity::InstanceId;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
-use parlor_protocol::session::Placed;
+use parlor_protocol::session::{Given, Placed};
 use parlor_protocol::wire::peer::Status;
 
 use super::{Channel, Event, LinkId, Stale, Terms};
@@ -107,19 +107,20 @@ impl Pair {
     }
 
     fn send(&mut self, text: &'static str, receipt: u32) {
-        let body = Bytes::from_static(text.as_bytes());
-        let placed = self.a.send(None, &body.clone(), || body, || None, self.now).unwrap();
-        let Placed::Sequenced(seq) = placed else { panic!("a small message waits for nothing") };
-        assert_eq!(self.a.watch(seq, receipt), None);
+        let placed = self.a.send(None, Given::Borrowed(text.as_bytes())).unwrap();
+        assert!(matches!(placed, Placed::Sequenced(_)), "a small message waits for nothing");
+        assert_eq!(self.a.watch(placed, receipt), None);
     }
 
-    fn texts_at_b(&self) -> Vec<&str> {
+    fn texts_at_b(&self) -> Vec<String> {
         self.seen_b
             .iter()
             .filter_map(|e| match e {
-                Event::Message { body, .. } => std::str::from_utf8(body).ok(),
+                Event::Messages(messages) => Some(messages.clone()),
                 _ => None,
             })
+            .flatten()
+            .map(|(body, _)| String::from_utf8(body.to_vec()).unwrap())
             .collect()
     }
 
@@ -154,10 +155,10 @@ fn a_message_that_waited_for_the_first_link_arrives_and_its_receipt_comes_back()
 fn a_call_is_answered_and_the_answer_acknowledges_it() {
     let mut pair = Pair::new();
     pair.link(1, Rung::SameHost).unwrap();
-    let call = pair.a.get(Bytes::from_static(b"up"), 0, b"x", Bytes::new, 7, pair.now).unwrap();
+    let call = pair.a.get(b"up", 0, Given::Borrowed(b"x"), 7, pair.now).unwrap();
     pair.settle();
     assert!(matches!(pair.seen_b.last(), Some(Event::Call { name, .. }) if &name[..] == b"up"));
-    pair.b.answer(call, Status::Ok, b"y", Bytes::new, pair.now).unwrap();
+    pair.b.answer(call, Status::Ok, Given::Borrowed(b"y")).unwrap();
     pair.settle();
     assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Answered { token: 7, status: Status::Ok, .. })));
     assert!(pair.a.is_quiet());
@@ -238,7 +239,7 @@ fn a_peer_that_restarted_interrupts_what_it_had_not_taken_over() {
     pair.wait(Duration::from_millis(25));
     pair.settle();
     pair.send("not taken", 2);
-    pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 9, pair.now).unwrap();
+    pair.a.get(b"f", 0, Given::Borrowed(b""), 9, pair.now).unwrap();
     pair.fill();
     pair.cut(1);
     pair.b = Channel::new(epoch(3, 0), 1 << 20, pair.now);
@@ -259,8 +260,8 @@ fn this_side_restarting_is_noticed_by_the_peer() {
     let mut pair = Pair::new();
     pair.link(1, Rung::Lan).unwrap();
     pair.settle();
-    pair.b.send(None, b"to the old run", Bytes::new, || None, pair.now).unwrap();
-    assert_eq!(pair.b.watch(0, 5), None);
+    let placed = pair.b.send(None, Given::Borrowed(b"to the old run")).unwrap();
+    assert_eq!(pair.b.watch(placed, 5), None);
     pair.cut(1);
     pair.a = Channel::new(epoch(9, 0), 1 << 20, pair.now);
     pair.link(2, Rung::Lan).unwrap();
@@ -303,7 +304,7 @@ fn both_ends_opening_at_once_end_up_in_one_session() {
     pair.send("x", 1);
     pair.settle();
     assert_eq!(pair.texts_at_b(), ["x"]);
-    assert!(!pair.seen_a.iter().chain(&pair.seen_b).any(|e| matches!(e, Event::SessionReset)));
+    assert!(!pair.seen_a.iter().chain(&pair.seen_b).any(|e| matches!(e, Event::SessionReset { .. })));
 }
 
 #[test]
@@ -330,7 +331,7 @@ fn a_handshake_that_is_behind_what_was_acknowledged_since_makes_a_link_all_the_s
     let mut pair = Pair::new();
     let hello_b = pair.b.hello();
     pair.link(1, Rung::Lan).unwrap();
-    pair.b.send(None, b"x", Bytes::new, || None, pair.now).unwrap();
+    pair.b.send(None, Given::Borrowed(b"x")).unwrap();
     pair.send("y", 1);
     pair.settle();
     pair.wait(Duration::from_millis(25));
@@ -358,9 +359,9 @@ fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
 fn a_cancelled_call_tells_the_callee_and_its_late_answer_is_nobodys() {
     let mut pair = Pair::new();
     pair.link(1, Rung::Lan).unwrap();
-    let call = pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 1, pair.now).unwrap();
+    let call = pair.a.get(b"f", 0, Given::Borrowed(b""), 1, pair.now).unwrap();
     pair.settle();
-    pair.b.answer(call, Status::Ok, b"late", Bytes::new, pair.now).unwrap();
+    pair.b.answer(call, Status::Ok, Given::Borrowed(b"late")).unwrap();
     assert_eq!(pair.a.cancel(call), Some(true));
     assert_eq!(pair.a.cancel(call), None);
     pair.settle();
@@ -389,8 +390,8 @@ fn a_ping_comes_back_with_its_round_trip_and_rung() {
 fn a_call_that_takes_too_long_ends_for_its_caller_and_its_callee() {
     let mut pair = Pair::new();
     pair.link(1, Rung::Lan).unwrap();
-    pair.a.get(Bytes::from_static(b"f"), 300, b"", Bytes::new, 1, pair.now).unwrap();
-    pair.a.get(Bytes::from_static(b"f"), 0, b"", Bytes::new, 2, pair.now).unwrap();
+    pair.a.get(b"f", 300, Given::Borrowed(b""), 1, pair.now).unwrap();
+    pair.a.get(b"f", 0, Given::Borrowed(b""), 2, pair.now).unwrap();
     pair.settle();
     pair.wait(Duration::from_millis(299));
     assert!(!pair.seen_a.iter().any(|e| matches!(e, Event::CallTimedOut { .. })));
