@@ -42,6 +42,9 @@ mod conversation;
 pub mod error;
 mod events;
 mod hub;
+#[cfg(any(test, feature = "bench"))]
+#[doc(hidden)]
+pub mod in_memory;
 mod inbox;
 mod peer;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is measured, where, and how often.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,12 +35,15 @@ pub(super) struct Args {
     /// How long a run lasts, in milliseconds.
     #[arg(long, default_value_t = 250)]
     pub(super) millis: u64,
-    /// Users that do nothing, for `idle`.
+    /// Users that do nothing, for `memory`.
     #[arg(long, default_value_t = 1000)]
     pub(super) users: usize,
-    /// Which rows; all but `idle` unless given.
+    /// Prints tables of what runs with `--json` printed to this file, an object a line, and measures nothing.
+    #[arg(long)]
+    pub(super) tables: Option<PathBuf>,
+    /// Which rows; those between two users unless given.
     #[arg(value_enum)]
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
 
     /// What this process is for the client that started it.
     #[arg(long, value_enum, hide = true)]
@@ -50,6 +54,9 @@ pub(super) struct Args {
     /// The port to forward to, for a role.
     #[arg(long, hide = true, default_value_t = 0)]
     pub(super) to: u16,
+    /// Accounts of the Room, for a role.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub(super) accounts: usize,
 }
 
 /// Where the processes run.
@@ -108,9 +115,21 @@ pub(super) enum Row {
     /// The first `get` to a peer that is not linked yet.
     #[value(name = "setup")]
     Setup,
-    /// Memory of the Room for each user that does nothing; wake-ups and memory of such a user.
+    /// CPU time of the Room for what it relays.
+    #[value(name = "relaying")]
+    Relaying,
+    /// Wake-ups and memory of a user that does nothing.
     #[value(name = "idle")]
     Idle,
+    /// Memory of the Room for each user that does nothing, and logins until they are all there.
+    #[value(name = "memory")]
+    Memory,
+    /// Logins a second by ticket and by password.
+    #[value(name = "logins")]
+    Logins,
+    /// Sizes of the programs.
+    #[value(name = "sizes")]
+    Sizes,
 }
 
 /// What a process is for the client.
@@ -126,8 +145,8 @@ pub(super) enum Role {
     Server,
     /// Many users that answer `echo`.
     Answerers,
-    /// Many users that do nothing.
-    Crowd,
+    /// A user that does nothing.
+    Idle,
 }
 
 impl Args {
@@ -136,7 +155,8 @@ impl Args {
         if !self.rows.is_empty() {
             return self.rows.clone();
         }
-        Row::value_variants().iter().copied().filter(|row| *row != Row::Idle).collect()
+        let besides = [Row::Relaying, Row::Idle, Row::Memory, Row::Logins, Row::Sizes];
+        Row::value_variants().iter().copied().filter(|row| !besides.contains(row)).collect()
     }
 
     /// How long a run lasts.

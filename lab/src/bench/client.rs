@@ -1,4 +1,5 @@
-//! The rows between two users: calls and messages, each with raw TCP's in turn.
+//! The rows between two users: calls and messages, each in turn with the same work over raw TCP, through a relay that
+//! only copies where the rows are relayed, and, for messages, over sealed TCP.
 //!
 //! The work runs in tasks of the runtime, as a server's work does. (In the future that `block_on` drives, tokio's
 //! runtime of many threads would wake another thread for each answer.)
@@ -8,7 +9,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use parlor_user::protocol::introduction::Cipher;
 use parlor_user::{Peer, Rung, User};
 use serde_bytes::{ByteBuf, Bytes};
 use tokio::runtime::Runtime;
@@ -18,6 +18,7 @@ use super::args::{Args, CipherChoice, Role, Row};
 use super::raw;
 use super::report::{Report, Summary, float};
 use super::roles::{self, DRAINED, ECHO, SERVER};
+use super::sealed;
 use crate::clock;
 
 /// Calls under way at once, where there are many.
@@ -30,6 +31,12 @@ const BURST: u64 = 16;
 const LARGE: usize = 16 * 1024;
 /// A peer that has just joined must be seen by then.
 const SEEN: Duration = Duration::from_secs(10);
+
+/// What is measured beside Parlor.
+pub(super) const RAW: &str = "raw TCP";
+pub(super) const COPIED: &str = "copying relay";
+pub(super) const SEALED: &str = "sealed TCP";
+pub(super) const SEALED_COPIED: &str = "sealed TCP through it";
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -52,7 +59,7 @@ impl Work {
             Row::Send1k => ("send 1 KiB", "/s", Self::Messages(KIB)),
             Row::Bulk64k => ("send 64 KiB", "MB/s", Self::Bulk(64 * KIB)),
             Row::Bulk1m => ("send 1 MiB", "MB/s", Self::Bulk(MIB)),
-            Row::Setup | Row::Idle => return None,
+            Row::Setup | Row::Relaying | Row::Idle | Row::Memory | Row::Logins | Row::Sizes => return None,
         })
     }
 
@@ -63,6 +70,15 @@ impl Work {
             Self::Messages(size) => raw::messages(to, size, time),
             Self::Bulk(size) => Ok(megabytes(raw::messages(to, size, time)?, size)),
         }
+    }
+
+    /// The same work over TCP sealed with the same cipher, where that bounds it.
+    fn sealed(&self, to: SocketAddr, time: Duration, cipher: CipherChoice) -> Result<Option<f64>> {
+        Ok(match *self {
+            Self::RoundTrip(_) | Self::Calls(_) => None,
+            Self::Messages(size) => Some(sealed::messages(to, size, time, cipher)?),
+            Self::Bulk(size) => Some(megabytes(sealed::messages(to, size, time, cipher)?, size)),
+        })
     }
 
     fn parlor(&self, runtime: &Runtime, peer: Peer, time: Duration) -> Result<f64> {
@@ -86,13 +102,9 @@ pub(super) fn measure(args: &Args, rows: &[Row], report: &mut Report) -> Result<
         return Ok(());
     }
     let (_raw, port) = args.start(Role::Raw, &[])?;
-    let mut to = port.parse()?;
-    let mut _copy = None;
-    if args.relay {
-        let (program, port) = args.start(Role::Copy, &[("to", &port)])?;
-        (_copy, to) = (Some(program), port.parse()?);
-    }
-    let to = raw::address(to);
+    let direct = raw::address(port.parse()?);
+    let copy = if args.relay { Some(args.start(Role::Copy, &[("to", &port)])?) } else { None };
+    let copied = copy.as_ref().map(|(_, port)| anyhow::Ok(raw::address(port.parse()?))).transpose()?;
     let (_room, room) = args.start(Role::Room, &[])?;
     let (_server, _) = args.start(Role::Server, &[("room", &room)])?;
     let runtime = args.runtime()?;
@@ -100,18 +112,59 @@ pub(super) fn measure(args: &Args, rows: &[Row], report: &mut Report) -> Result<
     let peer = user.peer(SERVER)?;
     runtime.block_on(connect(args, &peer))?;
     for (name, unit, work) in work {
-        let (mut raw, mut parlor) = (Vec::new(), Vec::new());
+        let (mut parlor, mut beside) = (Vec::new(), Beside::new(direct, copied));
         for run in 0..=args.runs {
-            let figures = (work.raw(to, args.time())?, work.parlor(&runtime, peer.clone(), args.time())?);
-            if run > 0 {
-                raw.push(figures.0);
-                parlor.push(figures.1);
+            let figure = work.parlor(&runtime, peer.clone(), args.time())?;
+            beside.measure(&work, args)?;
+            if run == 0 {
+                beside.forget();
+            } else {
+                parlor.push(figure);
             }
         }
-        report.row(name, unit, Summary::of(parlor), Some(Summary::of(raw)));
+        report.row(name, unit, Summary::of(parlor), &beside.summaries());
     }
     runtime.block_on(user.leave());
     Ok(())
+}
+
+/// What does the same work in turn with Parlor.
+struct Beside {
+    direct: SocketAddr,
+    copied: Option<SocketAddr>,
+    figures: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl Beside {
+    fn new(direct: SocketAddr, copied: Option<SocketAddr>) -> Self {
+        Self { direct, copied, figures: Vec::new() }
+    }
+
+    fn measure(&mut self, work: &Work, args: &Args) -> Result<()> {
+        self.add(RAW, Some(work.raw(self.direct, args.time())?));
+        if let Some(copied) = self.copied {
+            self.add(COPIED, Some(work.raw(copied, args.time())?));
+        }
+        let sealed = if self.copied.is_some() { SEALED_COPIED } else { SEALED };
+        self.add(sealed, work.sealed(self.copied.unwrap_or(self.direct), args.time(), args.cipher)?);
+        Ok(())
+    }
+
+    fn add(&mut self, what: &'static str, figure: Option<f64>) {
+        let Some(figure) = figure else { return };
+        match self.figures.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, figures)) => figures.push(figure),
+            None => self.figures.push((what, vec![figure])),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.figures.clear();
+    }
+
+    fn summaries(self) -> Vec<(&'static str, Summary)> {
+        self.figures.into_iter().map(|(what, figures)| (what, Summary::of(figures))).collect()
+    }
 }
 
 /// A user of the client's.
@@ -134,13 +187,10 @@ pub(super) async fn seen(peer: &Peer) -> Result<()> {
 }
 
 /// Sees to it that the rows are about what the report says.
-async fn connect(args: &Args, peer: &Peer) -> Result<()> {
+pub(super) async fn connect(args: &Args, peer: &Peer) -> Result<()> {
     seen(peer).await?;
     let path = peer.connect().await?;
-    let cipher = match args.cipher {
-        CipherChoice::Chacha => Cipher::ChaChaPoly,
-        CipherChoice::Aes => Cipher::AesGcm,
-    };
+    let cipher = sealed::cipher(args.cipher);
     let rung = if args.relay { Rung::Relay } else { Rung::SameHost };
     if (path.rung, path.cipher) != (rung, cipher) {
         bail!("the path is {} with {}, not {rung} with {cipher}", path.rung, path.cipher);
@@ -204,7 +254,7 @@ async fn calls(peer: Peer, size: usize, time: Duration) -> Result<f64> {
 }
 
 /// Messages a second that the other program has taken from its inbox.
-async fn messages(peer: Peer, size: usize, time: Duration) -> Result<f64> {
+pub(super) async fn messages(peer: Peer, size: usize, time: Duration) -> Result<f64> {
     let body = vec![7; size];
     let burst = if size < LARGE { BURST } else { 1 };
     let (started, mut n) = (clock::now(), 0);

@@ -1,4 +1,4 @@
-//! Users that do nothing: what the Room remembers of each, how often one wakes up, and what it occupies.
+//! A user that does nothing: how often its process wakes up, and what it occupies.
 
 use std::thread;
 use std::time::Duration;
@@ -7,35 +7,25 @@ use anyhow::Result;
 
 use super::args::{Args, Role};
 use super::machine;
-use super::report::{Report, Summary, float};
+use super::report::{Report, float};
 
-/// After the last login everybody is told of everybody; by then that has settled.
+/// After its login a user is told of the others; by then that has settled.
 const SETTLED: Duration = Duration::from_secs(3);
-/// How long wake-ups are counted. Less than a ping's interval apart, a user has nothing to do.
-const WATCHED: Duration = Duration::from_secs(5);
+/// How long wake-ups are counted: a ping to the Room and some looks at the machine's addresses are among them.
+const WATCHED: Duration = Duration::from_secs(20);
 
-/// Measures users that do nothing.
+/// Measures a user that does nothing.
 pub(super) fn measure(args: &Args, report: &mut Report) -> Result<()> {
     let (room, address) = args.start(Role::Room, &[])?;
-    let (alone, _) = args.start(Role::Crowd, &[("room", &address), ("users", "1")])?;
+    let (alone, _) = args.start(Role::Idle, &[("room", &address)])?;
     thread::sleep(SETTLED);
-    let before = [machine::sleeps(alone.pid())?, machine::sleeps(room.pid())?];
+    let now = || anyhow::Ok([machine::sleeps(alone.pid())?, machine::sleeps(room.pid())?]);
+    let before = now()?;
     thread::sleep(WATCHED);
-    let after = [machine::sleeps(alone.pid())?, machine::sleeps(room.pid())?];
-    let a_second = |i: usize| Summary::of(vec![float(after[i] - before[i]) / WATCHED.as_secs_f64()]);
-    report.row("idle user: wake-ups", "/s", a_second(0), None);
-    report.row("Room with one: wake-ups", "/s", a_second(1), None);
-    let resident = |kib: u64| Summary::of(vec![float(kib)]);
-    report.row("idle user: resident", "KiB", resident(machine::resident_kib(alone.pid())?), None);
-
-    let before = machine::resident_kib(room.pid())?;
-    drop(alone);
-    let users = args.users.to_string();
-    let (_crowd, _) = args.start(Role::Crowd, &[("room", &address), ("users", &users)])?;
-    thread::sleep(SETTLED);
-    let grown = machine::resident_kib(room.pid())?.saturating_sub(before);
-    let each = float(grown) / float(args.users as u64);
-    report.row("Room: resident for a user", "KiB", Summary::of(vec![each]), None);
-    report.remark(&format!("{users} users; the Room had {before} KiB before they came"));
+    let after = now()?;
+    report.figure("idle user: wake-ups in 20 s", "", float(after[0] - before[0]));
+    report.figure("its Room: wake-ups in 20 s", "", float(after[1] - before[1]));
+    report.figure("idle user: resident", "KiB", float(machine::resident_kib(alone.pid())?));
+    report.figure("its Room: resident", "KiB", float(machine::resident_kib(room.pid())?));
     Ok(())
 }

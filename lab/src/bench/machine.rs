@@ -23,9 +23,14 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<()> {
     placed.with_context(|| format!("staying on CPU {cpu}; --place=free needs no second CPU"))
 }
 
-/// Lets this process have as many files as the system lets it; a thousand users need more than usual.
+/// Files that ten thousand users need, and some.
+const FILES: u64 = 65_536;
+
+/// Lets this process have as many files as many users need, or as many as the system lets it.
 pub(super) fn allow_many_files() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && setrlimit(Resource::RLIMIT_NOFILE, FILES.max(most), FILES.max(most)).is_err()
+    {
         // With fewer, what needs more says so itself.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
@@ -43,6 +48,17 @@ pub(super) fn sleeps(pid: u32) -> Result<u64> {
         sum += field(&format!("{}/status", task?.path().display()), "voluntary_ctxt_switches:")?;
     }
     Ok(sum)
+}
+
+/// Seconds of CPU time that the threads of a process have used. Those of threads that have ended are not in it.
+pub(super) fn cpu(pid: u32) -> Result<f64> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path().join("schedstat");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        nanoseconds += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).context("no CPU time")?;
+    }
+    Ok(float(nanoseconds) / 1e9)
 }
 
 fn field(file: &str, name: &str) -> Result<u64> {

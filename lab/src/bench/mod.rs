@@ -7,19 +7,28 @@
 //! client.
 //!
 //! - `args`: what is measured, where, and how often.
-//! - `client`: the rows between two users; `setup`: their first call; `idle`: users that do nothing.
-//! - `raw`: the same work over plain sockets.
+//! - `client`: the rows between two users; `setup`: their first call; `relaying`: what it costs the Room.
+//! - `raw`, `sealed`: the same work over plain sockets, and over sealed ones.
+//! - `idle`: a user that does nothing; `memory`: a Room with many; `logins`; `light`: a client for these.
+//! - `sizes`: the programs' files.
 //! - `roles`: the other processes.
-//! - `machine`: CPUs, memory, and how busy others were meanwhile; `report`: rows.
+//! - `machine`: CPUs, memory, and how busy others were meanwhile; `report`: rows; `tables`: many reports as tables.
 
 mod args;
 mod client;
 mod idle;
+mod light;
+mod logins;
 mod machine;
+mod memory;
 mod raw;
+mod relaying;
 mod report;
 mod roles;
+mod sealed;
 mod setup;
+mod sizes;
+mod tables;
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -31,6 +40,9 @@ use self::report::Report;
 /// Runs the program with the arguments of this process.
 pub fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(file) = &args.tables {
+        return tables::print(file);
+    }
     // Before any thread starts, so that all of them inherit it.
     machine::pin(args.cpu())?;
     machine::allow_many_files();
@@ -41,11 +53,22 @@ pub fn main() -> Result<()> {
     let mut report = Report::new(&args);
     let rows = args.rows();
     client::measure(&args, &rows, &mut report)?;
-    if rows.contains(&Row::Setup) {
-        setup::measure(&args, &mut report)?;
-    }
-    if rows.contains(&Row::Idle) {
-        idle::measure(&args, &mut report)?;
+    for row in rows {
+        match row {
+            Row::Setup => setup::measure(&args, &mut report)?,
+            Row::Relaying => relaying::measure(&args, &mut report)?,
+            Row::Idle => idle::measure(&args, &mut report)?,
+            Row::Memory => memory::measure(&args, &mut report)?,
+            Row::Logins => logins::measure(&args, &mut report)?,
+            Row::Sizes => sizes::measure(&args, &mut report)?,
+            Row::Rtt64
+            | Row::Rtt1k
+            | Row::Calls64
+            | Row::Send64
+            | Row::Send1k
+            | Row::Bulk64k
+            | Row::Bulk1m => {}
+        }
     }
     report.finish(others.share());
     Ok(())

@@ -3,7 +3,7 @@
 //! A connection begins with one byte that says what it is for. *Echo* sends every byte back. *Count* reads
 //! messages behind a length of four bytes until the client ends its half, and then answers with their number;
 //! a message is looked at where it lies, and writes of small ones are collected to 64 KiB as any sender of
-//! messages would.
+//! messages would. [`sealed`] counts, too.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -12,13 +12,19 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use parlor_user::protocol::introduction::Cipher;
 
 use super::client::IN_FLIGHT;
 use super::report::float;
+use super::sealed;
 use crate::clock;
 
 const ECHO: u8 = b'e';
 const COUNT: u8 = b'c';
+/// As count, sealed with AES-256-GCM.
+pub(super) const SEALED_AES: u8 = b'a';
+/// As count, sealed with ChaCha20-Poly1305.
+pub(super) const SEALED_CHACHA: u8 = b'x';
 /// Bytes of a message's length.
 const LENGTH: usize = 4;
 /// Small messages are collected to this many bytes, and this much is read at once.
@@ -44,6 +50,11 @@ pub(super) fn serve(listener: &TcpListener) -> Result<()> {
 fn serve_one(mut stream: TcpStream) -> Result<()> {
     let mut wanted = [0];
     stream.read_exact(&mut wanted)?;
+    match wanted[0] {
+        SEALED_AES => return sealed::serve(stream, Cipher::AesGcm),
+        SEALED_CHACHA => return sealed::serve(stream, Cipher::ChaChaPoly),
+        _ => {}
+    }
     if wanted[0] == ECHO {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -65,8 +76,9 @@ fn serve_one(mut stream: TcpStream) -> Result<()> {
 
 /// Counts messages in a stream that comes in pieces.
 #[derive(Default)]
-struct Counter {
-    messages: u64,
+pub(super) struct Counter {
+    /// Those that have come whole.
+    pub(super) messages: u64,
     /// What is still to come of the current message, if its length is known.
     rest: usize,
     /// The bytes of a length that came in two pieces.
@@ -74,7 +86,8 @@ struct Counter {
 }
 
 impl Counter {
-    fn feed(&mut self, mut bytes: &[u8]) {
+    /// Takes in the next piece.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.rest == 0 {
                 let missing = (LENGTH - self.length.len()).min(bytes.len());
@@ -96,7 +109,8 @@ impl Counter {
     }
 }
 
-fn open(to: SocketAddr, wanted: u8) -> Result<TcpStream> {
+/// A connection for one purpose.
+pub(super) fn open(to: SocketAddr, wanted: u8) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
     stream.set_nodelay(true)?;
     stream.write_all(&[wanted])?;

@@ -1,4 +1,4 @@
-//! Rows: median, least and most of the runs, the same of raw TCP, and the ratio of the medians.
+//! Rows: median, least and most of the runs, the same of what was measured beside them, and the ratios of the medians.
 
 use serde_json::{Value, json};
 
@@ -30,6 +30,9 @@ impl Summary {
     }
 
     fn text(&self) -> String {
+        if self.least.total_cmp(&self.most).is_eq() {
+            return short(self.median);
+        }
         format!("{} ({} to {})", short(self.median), short(self.least), short(self.most))
     }
 
@@ -39,7 +42,7 @@ impl Summary {
 }
 
 /// Three or more digits that count, in thousands or millions where that is shorter.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     match value.abs() {
         large if large >= 1e6 => format!("{:.2} M", value / 1e6),
         large if large >= 1e5 => format!("{:.0} k", value / 1e3),
@@ -69,25 +72,35 @@ impl Report {
         if !args.json {
             let conditions: Vec<&str> = conditions.iter().map(|(_, value)| value.as_str()).collect();
             println!("# {}", conditions.join(", "));
-            println!("{:<28} {:<30} {:<6} {:<30} ratio", "row", "parlor", "unit", "raw TCP");
+            println!("{:<28} {:<30} {:<6} ratio, beside", "row", "parlor", "unit");
         }
         Self { json: args.json, conditions, rows: Vec::new() }
     }
 
-    /// One row.
-    pub(super) fn row(&mut self, name: &str, unit: &str, parlor: Summary, raw: Option<Summary>) {
-        let ratio = raw.map(|raw| parlor.median / raw.median);
+    /// One row: Parlor's figure and those of what did the same work in turn with it.
+    pub(super) fn row(&mut self, name: &str, unit: &str, parlor: Summary, beside: &[(&str, Summary)]) {
         if !self.json {
-            let raw = raw.map_or_else(|| "-".to_owned(), |raw| raw.text());
-            let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
-            println!("{name:<28} {:<30} {unit:<6} {raw:<30} {ratio}", parlor.text());
+            let beside: Vec<_> = beside
+                .iter()
+                .map(|(what, figure)| {
+                    format!("{:.3} of {what} {}", parlor.median / figure.median, figure.text())
+                })
+                .collect();
+            let line = format!("{name:<28} {:<30} {unit:<6} {}", parlor.text(), beside.join(", "));
+            println!("{}", line.trim_end());
         }
-        let mut row = json!({ "row": name, "unit": unit, "parlor": parlor.json() });
-        if let (Some(raw), Some(ratio)) = (raw, ratio) {
-            row["raw"] = raw.json();
-            row["ratio"] = json!(ratio);
-        }
-        self.rows.push(row);
+        let beside: Vec<_> = beside
+            .iter()
+            .map(|(what, figure)| {
+                json!({ "what": what, "figure": figure.json(), "ratio": parlor.median / figure.median })
+            })
+            .collect();
+        self.rows.push(json!({ "row": name, "unit": unit, "parlor": parlor.json(), "beside": beside }));
+    }
+
+    /// A row of one figure.
+    pub(super) fn figure(&mut self, name: &str, unit: &str, figure: f64) {
+        self.row(name, unit, Summary::of(vec![figure]), &[]);
     }
 
     /// A remark between the rows.

@@ -1,5 +1,6 @@
 //! The processes besides the client. Each says `READY` when it is, and ends when the client does.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,8 +10,9 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 use parlor_room::Room;
-use parlor_room::config::{RelayLimits, RoomConfig, RoomLimits};
-use parlor_user::{Inbox, User, UserBuilder};
+use parlor_room::config::{MAX_USERS, RelayLimits, RoomConfig, RoomLimits};
+use parlor_room::password::PasswordHash;
+use parlor_user::{Inbox, User, UserBuilder, UserName};
 use serde_bytes::ByteBuf;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::sync::Notify;
@@ -25,10 +27,16 @@ pub(super) const SERVER: &str = "Bar";
 pub(super) const ECHO: &str = "echo";
 /// The callback that answers when as many messages have come as its argument says.
 pub(super) const DRAINED: &str = "drained";
+/// What the names of accounts begin with.
+pub(super) const ACCOUNT: &str = "Account";
+/// Users that a Room has room for besides those that do nothing.
+const SOME: usize = 100;
 /// The largest body of a row with its MessagePack head, and some.
 const MAX_BODY: usize = 2 * 1024 * 1024;
-/// Users that log in at once; the Room lets 8 of one address.
-const LOGINS: usize = 4;
+/// bcrypt's cost in the Room's accounts: the least it takes.
+const COST: u32 = 10;
+/// The password of every account.
+pub(super) const PASSWORD: &str = "a password of this benchmark";
 /// Buffer of the relay that only copies, in bytes: as the Room's.
 const COPY: usize = 64 * 1024;
 
@@ -41,10 +49,10 @@ pub(super) fn run(role: Role, args: &Args) -> Result<()> {
             raw::serve(&listener)
         }
         Role::Copy => args.runtime()?.block_on(copy(args.to)),
-        Role::Room => args.runtime()?.block_on(room()),
+        Role::Room => args.runtime()?.block_on(room(args)),
         Role::Server => args.runtime()?.block_on(server(args)),
         Role::Answerers => args.runtime()?.block_on(answerers(args)),
-        Role::Crowd => args.runtime()?.block_on(crowd(args)),
+        Role::Idle => args.runtime()?.block_on(idle(args)),
     }
 }
 
@@ -81,10 +89,12 @@ async fn copy(to: u16) -> Result<()> {
     }
 }
 
-async fn room() -> Result<()> {
+async fn room(args: &Args) -> Result<()> {
     let config = RoomConfig {
         listen: vec![(Ipv4Addr::LOCALHOST, 0).into()],
+        accounts: accounts(args.accounts)?,
         limits: RoomLimits {
+            max_users: MAX_USERS.max(args.users + SOME),
             // What the relay can do, not what it allows.
             relay: RelayLimits { rate: 0, ..RelayLimits::default() },
             ..RoomLimits::default()
@@ -95,6 +105,15 @@ async fn room() -> Result<()> {
     ready(room.addresses().first().context("the Room listens nowhere")?)?;
     room.ended().await;
     Ok(())
+}
+
+/// Accounts that share a hash, which takes as long to verify as if they did not.
+fn accounts(number: usize) -> Result<BTreeMap<UserName, PasswordHash>> {
+    if number == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let hash = PasswordHash::make(PASSWORD, COST, [7; 16])?;
+    (0..number).map(|i| Ok((numbered(ACCOUNT, i).parse()?, hash.clone()))).collect()
 }
 
 fn answer_echo(user: &User) -> Result<()> {
@@ -177,21 +196,8 @@ async fn answerers(args: &Args) -> Result<()> {
     std::future::pending().await
 }
 
-async fn crowd(args: &Args) -> Result<()> {
-    let (mut joining, mut users) = (JoinSet::new(), Vec::new());
-    // Another crowd may have been in this Room a moment ago.
-    let prefix = format!("Idle{}x", std::process::id());
-    for number in 0..args.users {
-        if joining.len() == LOGINS
-            && let Some(joined) = joining.join_next().await
-        {
-            users.push(joined??);
-        }
-        joining.spawn(user(args, &numbered(&prefix, number), &args.room).join());
-    }
-    while let Some(joined) = joining.join_next().await {
-        users.push(joined??);
-    }
+async fn idle(args: &Args) -> Result<()> {
+    let _user = user(args, "Idle", &args.room).join().await?;
     ready("")?;
     std::future::pending().await
 }

@@ -5,7 +5,7 @@
 use anyhow::Result;
 
 use super::args::{Args, Role};
-use super::client::{echo, join, on, seen};
+use super::client::{RAW, echo, join, on, seen};
 use super::raw;
 use super::report::{Report, Summary};
 use super::roles::{SERVER, numbered};
@@ -37,6 +37,6 @@ pub(super) fn measure(args: &Args, report: &mut Report) -> Result<()> {
         })?);
         runtime.block_on(user.leave());
     }
-    report.row("first get to a peer", "us", Summary::of(first), Some(Summary::of(plain)));
+    report.row("first get to a peer", "us", Summary::of(first), &[(RAW, Summary::of(plain))]);
     Ok(())
 }
