@@ -7,8 +7,8 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use parlor_user::protocol::limits::{BODY_MOST, UNACKED_CHANNEL};
-use parlor_user::protocol::session::{Arrived, Inbound, Outbound};
-use parlor_user::protocol::wire::peer::{Head, next_frame};
+use parlor_user::protocol::session::{Arrived, Given, Inbound, Outbound};
+use parlor_user::protocol::wire::peer::Head;
 
 /// A record's room for frames, in bytes.
 const ROOM: usize = 65_000;
@@ -19,18 +19,26 @@ struct Session {
     out: Outbound<()>,
     inb: Inbound,
     record: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Session {
     fn new() -> Self {
-        Self { out: Outbound::new(UNACKED_CHANNEL), inb: Inbound::new(BODY_MOST as u32), record: Vec::new() }
+        Self {
+            out: Outbound::new(UNACKED_CHANNEL),
+            inb: Inbound::new(BODY_MOST as u32),
+            record: Vec::new(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Sends messages and has them taken, acknowledged and consumed.
     fn round(&mut self, count: usize, body: &[u8]) {
-        let head = Head::Send { event: None };
+        let head = Head::<&[u8]>::Send { event: None };
         for _ in 0..count {
-            self.out.push(&head, body, || Bytes::copy_from_slice(body), || None).expect("there is room");
+            self.scratch.clear();
+            self.scratch.extend_from_slice(body);
+            self.out.push(&head, Given::Owned(&mut self.scratch)).expect("there is room");
         }
         let mut come = 0;
         while come < count {
@@ -38,17 +46,13 @@ impl Session {
             let Some(mut seq) = self.out.transmit(&mut self.record, ROOM) else { panic!("{come} came") };
             let record = Bytes::copy_from_slice(&self.record);
             let mut at = 0;
-            while let Some(frame) = next_frame(&record, at).expect("a frame") {
-                at = frame.payload.end;
-                let payload = record.slice(frame.payload);
-                if let Some(Arrived::Message { body, cost, .. }) =
-                    self.inb.take(seq, frame.kind, payload).expect("the next frame")
-                {
-                    black_box(body);
-                    self.inb.consume(cost);
-                    come += 1;
+            while at < record.len() {
+                let taken = self.inb.take(seq, &record, at).expect("the next frame");
+                (seq, at) = (seq + taken.frames, taken.end);
+                if let Some(Arrived::Messages(messages)) = taken.arrived {
+                    self.inb.consume(messages.cost());
+                    come += messages.map(black_box).count();
                 }
-                seq += 1;
             }
             self.out.ack(self.inb.next(), &mut Vec::new()).expect("what was sent");
             self.out.credit(self.inb.grant());

@@ -8,12 +8,13 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use parlor_protocol::identity::InstanceId;
 use parlor_protocol::introduction::Cipher;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::noise::records::{LENGTH_BYTES, Opener, RecordKeys, Sealer, record_length};
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Given;
 use parlor_protocol::wire::peer::Status;
 use zeroize::Zeroizing;
 
@@ -34,7 +35,6 @@ const NAME: &[u8] = b"echo";
 pub struct Pair {
     foo: End,
     bar: End,
-    name: Bytes,
     now: Instant,
 }
 
@@ -45,6 +45,8 @@ struct End {
     cipher: Cipher,
     out: Vec<u8>,
     read: BytesMut,
+    /// Where a body is encoded.
+    scratch: Vec<u8>,
     events: Vec<Event<(), ()>>,
 }
 
@@ -66,15 +68,15 @@ impl Pair {
         let answered = Channel::<(), ()>::terms_of(&hello, &accept);
         foo.channel.bind(LINK, Rung::SameHost, &answered, now, &mut foo.events)?;
         bar.channel.bind(LINK, Rung::SameHost, &terms, now, &mut bar.events)?;
-        let mut pair = Self { foo, bar, name: Bytes::from_static(NAME), now };
+        let mut pair = Self { foo, bar, now };
         pair.settle()?;
         Ok(pair)
     }
 
     /// A call with `body`, answered with its argument. Returns how many records that took, both ways.
     pub fn call(&mut self, body: &[u8]) -> Result<usize> {
-        let whole = || Bytes::copy_from_slice(body);
-        let pushed = self.foo.channel.get(self.name.clone(), 10_000, body, whole, (), self.now);
+        self.foo.encode(body);
+        let pushed = self.foo.channel.get(NAME, 10_000, Given::Owned(&mut self.foo.scratch), (), self.now);
         pushed.map_err(|(error, ())| error)?;
         let there = carry(&mut self.foo, &mut self.bar, self.now)?;
         let back = carry(&mut self.bar, &mut self.foo, self.now)?;
@@ -91,8 +93,8 @@ impl Pair {
         let burst = BURST.min(BURST_BYTES / body.len().max(1)).max(1);
         while come < count {
             for _ in 0..burst.min(count - sent) {
-                let whole = || Bytes::copy_from_slice(body);
-                self.foo.channel.send(None, body, whole, || None, self.now)?;
+                self.foo.encode(body);
+                self.foo.channel.send(None, Given::Owned(&mut self.foo.scratch))?;
                 sent += 1;
             }
             let there = carry(&mut self.foo, &mut self.bar, self.now)?;
@@ -123,8 +125,13 @@ impl End {
         let key = || Zeroizing::new([7; 32]);
         let (sealer, opener) = RecordKeys::new(key(), key(), cipher).split()?;
         let channel = Channel::new(epoch, MAX_BODY, now);
-        let (out, read, events) = (Vec::new(), BytesMut::new(), Vec::new());
-        Ok(Self { channel, sealer, opener, cipher, out, read, events })
+        let (out, scratch, events) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { channel, sealer, opener, cipher, out, read: BytesMut::new(), scratch, events })
+    }
+
+    fn encode(&mut self, body: &[u8]) {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(body);
     }
 
     /// Takes in the next record that has come whole.
@@ -140,18 +147,21 @@ impl End {
     }
 
     /// Acts on what came: calls are answered with their argument, messages are taken.
-    fn act(&mut self, brought: &mut Brought, now: Instant) -> Result<()> {
+    fn act(&mut self, brought: &mut Brought) -> Result<()> {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             match event {
-                Event::Message { body, cost, .. } => {
-                    brought.messages += 1;
-                    brought.bytes += body.len();
+                Event::Messages(messages) => {
+                    let cost = messages.cost();
+                    for (body, _) in messages {
+                        brought.messages += 1;
+                        brought.bytes += body.len();
+                    }
                     self.channel.consume(cost);
                 }
                 Event::Call { call, body, .. } => {
-                    let whole = || body.clone();
-                    self.channel.answer(call, Status::Ok, &body, whole, now)?;
+                    self.encode(&body);
+                    self.channel.answer(call, Status::Ok, Given::Owned(&mut self.scratch))?;
                 }
                 Event::Answered { status: Status::Ok, body, .. } => {
                     brought.answers += 1;
@@ -183,7 +193,7 @@ fn carry(from: &mut End, to: &mut End, now: Instant) -> Result<Brought> {
     while to.take_record(now)? {
         brought.records += 1;
     }
-    to.act(&mut brought, now)?;
+    to.act(&mut brought)?;
     Ok(brought)
 }
 
