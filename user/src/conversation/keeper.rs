@@ -116,6 +116,7 @@ impl Conversation {
         let view = View {
             active: state.channel.path().map(|(id, rung, _)| (id, rung)),
             links: state.channel.link_ids(),
+            answers_on: state.channel.answers_on(),
             owed: !state.channel.is_idle(),
             deadline,
             suspect: state.channel.is_linked() && state.channel.sound_rung().is_none(),

@@ -168,7 +168,7 @@ impl Conversation {
         if share.session != state.session || !state.channel.consume(share.cost) {
             return;
         }
-        let link = state.active.clone();
+        let link = state.channel.answers_on().and_then(|id| state.links.get(&id).cloned());
         drop(state);
         if let Some(link) = link {
             link.nudge();

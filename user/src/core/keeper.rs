@@ -51,6 +51,8 @@ pub(crate) struct View {
     pub(crate) active: Option<(LinkId, Rung)>,
     /// Every link.
     pub(crate) links: Vec<(LinkId, Rung)>,
+    /// The link on which acknowledgements leave, because the peer sends there.
+    pub(crate) answers_on: Option<LinkId>,
     /// Something is owed to the peer or waited for from it.
     pub(crate) owed: bool,
     /// The channel's own next deadline.
@@ -244,7 +246,9 @@ impl Keeper {
         if search && !self.searching {
             return Next::Search(until);
         }
-        let replaced = view.links.iter().filter(|&&(id, other)| id != active && other >= rung);
+        // The peer may not believe in the link that carries this side's data, and then it sends on another.
+        let in_use = |id| id == active || view.answers_on == Some(id);
+        let replaced = view.links.iter().filter(|&&(id, other)| !in_use(id) && other >= rung);
         let replaced: Vec<LinkId> = replaced.map(|&(id, _)| id).collect();
         if replaced.is_empty() || !steward {
             self.superseded_at = None;
@@ -429,6 +433,19 @@ mod tests {
         assert_eq!(keeper.decide(&view, true, now), Next::Wait(Some(now + seconds(2))));
         assert_eq!(keeper.decide(&view, true, now + seconds(2)), Next::Close(vec![RELAY.0]));
         assert_eq!(keeper.decide(&view, false, now + seconds(9)), Next::Wait(None));
+    }
+
+    #[test]
+    fn a_replaced_link_on_which_the_peer_still_sends_is_not_closed() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        let view = View { answers_on: Some(RELAY.0), ..on(LAN, &[RELAY, LAN]) };
+        for second in 0..5 {
+            assert!(!matches!(keeper.decide(&view, true, now + seconds(second)), Next::Close(_)));
+        }
+        let agreed = View { answers_on: Some(LAN.0), ..view };
+        keeper.decide(&agreed, true, now + seconds(5));
+        assert_eq!(keeper.decide(&agreed, true, now + seconds(7)), Next::Close(vec![RELAY.0]));
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl Conversation {
         self.channel.path().and_then(|(id, ..)| self.links.get(&id).copied())
     }
 
+    /// The link that carries acknowledgements and credit.
+    pub(super) fn answers_on(&self) -> Option<ConnKey> {
+        self.channel.answers_on().and_then(|id| self.links.get(&id).copied())
+    }
+
     pub(super) fn sleeps_too_long(&self) -> bool {
         match (self.channel.deadline(), self.keeper_wakes_at) {
             (Some(due), Some(wakes)) => due < wakes,
@@ -242,6 +247,7 @@ impl World {
         let view = View {
             active: conversation.channel.path().map(|(id, rung, _)| (id, rung)),
             links: conversation.channel.link_ids(),
+            answers_on: conversation.channel.answers_on(),
             owed: !conversation.channel.is_idle(),
             deadline,
             suspect: conversation.channel.is_linked() && conversation.channel.sound_rung().is_none(),

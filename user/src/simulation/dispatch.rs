@@ -143,8 +143,8 @@ impl World {
         }
         conversation.unconsumed -= cost;
         let due = conversation.channel.consume(cost);
-        let active = conversation.active();
-        if let (true, Some(conn)) = (due, active) {
+        let answers_on = conversation.answers_on();
+        if let (true, Some(conn)) = (due, answers_on) {
             self.flush(user, run, conn);
         }
     }

@@ -12,6 +12,9 @@ pub(crate) struct LinkId(pub(crate) u64);
 
 /// A link is suspect at the earliest after this long without progress.
 const SUSPICION_LEAST: Duration = Duration::from_secs(1);
+/// A link is suspect at the latest after this long without progress: a round trip that was measured across an
+/// outage must not make the next one last as long.
+const SUSPICION_MOST: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -19,6 +22,8 @@ pub(super) struct Link {
     pub(super) rung: Rung,
     pub(super) rtt: Rtt,
     pub(super) suspect: bool,
+    /// When it was last trusted again after a suspicion, or came up.
+    sound_since: Instant,
     pub(super) heard: Instant,
     pub(super) sent: Instant,
     /// The first record on a link repeats acknowledgement and credit, which may have been lost with another.
@@ -39,10 +44,12 @@ pub(super) enum Scope {
     Channel,
 }
 
-/// Order of preference. A suspect link is worse than any that is not.
+/// Order of preference. A suspect link is worse than any that is not. So is one on which nothing came since
+/// another became suspect: what ended that one may have ended it, too.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     suspect: bool,
+    doubtful: bool,
     rung: Rung,
     id: LinkId,
 }
@@ -67,7 +74,8 @@ impl Rtt {
 
     /// How long data may wait for an acknowledgement before the link is suspect.
     pub(super) fn suspicion(&self) -> Duration {
-        self.estimate.map_or(SUSPICION_LEAST, |(smoothed, var)| SUSPICION_LEAST.max(smoothed * 3 + var * 4))
+        let usual = self.estimate.map_or(SUSPICION_LEAST, |(smoothed, var)| smoothed * 3 + var * 4);
+        usual.clamp(SUSPICION_LEAST, SUSPICION_MOST)
     }
 }
 
@@ -77,6 +85,8 @@ pub(super) struct Links {
     all: Vec<Link>,
     active: Option<LinkId>,
     next_keepalive: u64,
+    /// When a link last became suspect.
+    doubted: Option<Instant>,
 }
 
 /// Ids of pings that nobody waits for have this bit.
@@ -114,6 +124,7 @@ impl Links {
             rung,
             rtt: Rtt::default(),
             suspect: false,
+            sound_since: now,
             heard: now,
             sent: now,
             fresh: true,
@@ -157,30 +168,57 @@ impl Links {
 
     /// Makes the best link the active one. True if it is another than before.
     pub(super) fn choose(&mut self) -> bool {
-        let score = |link: &&Link| Score { suspect: link.suspect, rung: link.rung, id: link.id };
+        let score = |link: &&Link| Score {
+            suspect: link.suspect,
+            doubtful: self.is_doubtful(link),
+            rung: link.rung,
+            id: link.id,
+        };
         let best = self.all.iter().filter(|link| link.closing.is_none()).min_by_key(score).map(|l| l.id);
         std::mem::replace(&mut self.active, best) != best
     }
 
-    pub(super) fn suspect_active(&mut self) -> Option<LinkId> {
+    /// The active link is suspect; the others are asked for a sign of life.
+    pub(super) fn suspect_active(&mut self, now: Instant) -> Option<LinkId> {
         let id = self.active?;
-        let link = self.get_mut(id)?;
-        link.suspect = true;
+        self.get_mut(id)?.suspect = true;
+        self.doubted = Some(now);
+        for link in self.all.iter_mut().filter(|link| link.id != id && link.pings.is_empty()) {
+            self.next_keepalive += 1;
+            link.pings.push(KEEPALIVE | self.next_keepalive);
+        }
         Some(id)
     }
 
-    pub(super) fn trust_active(&mut self) {
-        if let Some(id) = self.active
-            && let Some(link) = self.get_mut(id)
-        {
+    /// True if nothing came on the link since another became suspect.
+    fn is_doubtful(&self, link: &Link) -> bool {
+        self.doubted.is_some_and(|at| link.heard < at)
+    }
+
+    /// The active link, unless something is against it.
+    pub(super) fn sound(&self) -> Option<&Link> {
+        self.active().filter(|link| !link.suspect && !self.is_doubtful(link))
+    }
+
+    /// Something came on the link. True if that makes it a better one.
+    pub(super) fn hear(&mut self, id: LinkId, now: Instant) -> bool {
+        let doubted = self.doubted;
+        let Some(link) = self.get_mut(id) else { return false };
+        let was_doubtful = doubted.is_some_and(|at| link.heard < at);
+        link.heard = now;
+        was_doubtful
+    }
+
+    pub(super) fn trust(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.get_mut(id).filter(|link| link.suspect) {
             link.suspect = false;
+            link.sound_since = now;
         }
     }
 
-    pub(super) fn trust(&mut self, id: LinkId) {
-        if let Some(link) = self.get_mut(id) {
-            link.suspect = false;
-        }
+    /// True if the link is up and may be used.
+    pub(super) fn is_open(&self, id: LinkId) -> bool {
+        self.all.iter().any(|link| link.id == id && link.closing.is_none())
     }
 
     pub(super) fn ping_active(&mut self, id: u64) -> bool {
@@ -218,7 +256,10 @@ impl Links {
         let at = link.pinged.iter().position(|&(pinged, _)| pinged == ping)?;
         let (_, left) = link.pinged.swap_remove(at);
         let rtt = now.saturating_duration_since(left);
-        link.rtt.sample(rtt);
+        // What was under way while the link did not work tells nothing about how it works.
+        if !link.suspect && left >= link.sound_since {
+            link.rtt.sample(rtt);
+        }
         Some((link.rung, rtt, ping & KEEPALIVE == 0))
     }
 

@@ -5,8 +5,12 @@
 //! proved by a handshake, a worse one only when the better is gone or suspect. When another link takes over,
 //! everything the peer has not taken over is sent again there; the peer drops what it has had.
 //!
-//! A link is *suspect* when data has been waiting for an acknowledgement past max(1 s, 3 x srtt + 4 x rttvar).
-//! A suspect link carries no more data while there is another; it is not closed for it.
+//! A link is *suspect* when data has been waiting for an acknowledgement past max(1 s, 3 x srtt + 4 x rttvar), at
+//! most 3 s. A suspect link carries no more data while there is another; it is not closed for it. Nor does one on
+//! which nothing came since, while there is one that was heard.
+//!
+//! Which link that is, each end finds out for itself, and who only receives does not find out at all. So
+//! acknowledgements and credit go out on the link on which the peer's data last came: that one the peer trusts.
 //!
 //! The two ends know each other's session by an [`Epoch`]: the run of the program and a count. A peer that
 //! comes with another epoch has forgotten the session, so everything not taken over is reported as
@@ -95,6 +99,8 @@ pub(crate) struct Channel<C, R> {
     out: Outbound<R>,
     inb: Inbound,
     links: Links,
+    /// The link on which the peer's data last came.
+    heard_on: Option<LinkId>,
     calls: Calls<C>,
     ours: Epoch,
     theirs: Option<Epoch>,
@@ -123,6 +129,7 @@ impl<C, R> Channel<C, R> {
             out: Outbound::new(UNACKED_CHANNEL),
             inb: Inbound::new(max_body),
             links: Links::default(),
+            heard_on: None,
             calls: Calls::default(),
             ours,
             theirs: None,
@@ -150,19 +157,26 @@ impl<C, R> Channel<C, R> {
         self.links.active().map(|link| (link.id, link.rung, link.rtt.smoothed()))
     }
 
-    /// The rung of the link that carries the data, unless it is suspect.
+    /// The rung of the link that carries the data, unless it is suspect, or nothing came on it since another was.
     pub(crate) fn sound_rung(&self) -> Option<Rung> {
-        self.links.active().filter(|link| !link.suspect).map(|link| link.rung)
+        self.links.sound().map(|link| link.rung)
     }
 
     /// The same, but only if something came on the link after `since`.
     pub(crate) fn rung_heard_since(&self, since: Instant) -> Option<Rung> {
-        self.links.active().filter(|link| !link.suspect && link.heard > since).map(|link| link.rung)
+        self.links.sound().filter(|link| link.heard > since).map(|link| link.rung)
     }
 
     /// Asks the active link for a sign of life.
     pub(crate) fn probe(&mut self) {
         self.links.probe_active();
+    }
+
+    /// The link that carries acknowledgements and credit: the one on which the peer's data last came, else the one
+    /// that carries this side's.
+    pub(crate) fn answers_on(&self) -> Option<LinkId> {
+        let heard = self.heard_on.filter(|&id| self.links.is_open(id));
+        heard.or_else(|| self.links.active().map(|link| link.id))
     }
 
     /// Every link, best first, with the shell's number for it.
@@ -324,7 +338,7 @@ impl<C, R> Channel<C, R> {
     /// so long that it is to be ended.
     pub(crate) fn on_deadline(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) -> bool {
         if self.suspicion().is_some_and(|at| at <= now) {
-            if let Some(link) = self.links.suspect_active() {
+            if let Some(link) = self.links.suspect_active(now) {
                 events.push(Event::Suspect { link });
             }
             self.progress_at = Some(now);
@@ -372,6 +386,7 @@ impl<C, R> Channel<C, R> {
 
     fn forget(&mut self, ours: Epoch) {
         self.inb.reset();
+        self.heard_on = None;
         if self.ours != ours {
             self.superseded.clear();
         }
@@ -410,6 +425,7 @@ impl<C, R> Channel<C, R> {
     fn take_ack(
         &mut self,
         ack: u64,
+        on: Option<LinkId>,
         now: Instant,
         events: &mut Vec<Event<C, R>>,
     ) -> Result<(), parlor_protocol::wire::peer::PeerMisbehaved> {
@@ -419,7 +435,10 @@ impl<C, R> Channel<C, R> {
             return Ok(());
         }
         self.progress_at = Some(now);
-        self.links.trust_active();
+        // One that comes on another link, or with a handshake, says nothing for the one that carries the data.
+        if let Some(id) = on.filter(|&id| self.links.is_active(id)) {
+            self.links.trust(id, now);
+        }
         events.extend(self.receipts.drain(..).map(|receipt| Event::Delivered { receipt }));
         if self.was_full && self.out.has_room(Class::Message) {
             self.was_full = false;

@@ -35,6 +35,7 @@ impl<C, R> Channel<C, R> {
     /// True if [`fill`](Self::fill) would fill a record for this link now.
     pub(crate) fn has_record(&mut self, id: LinkId, now: Instant) -> bool {
         let active = self.links.is_active(id);
+        let answers = self.answers_on() == Some(id);
         let ack_due = self.ack_is_due(now) || self.repeat;
         let grant_due = self.inb.grant_is_due();
         let work = active && self.out.has_work();
@@ -43,7 +44,7 @@ impl<C, R> Channel<C, R> {
             || link.closing.is_some()
             || !link.pongs.is_empty()
             || !link.pings.is_empty()
-            || (active && (ack_due || grant_due))
+            || (answers && (ack_due || grant_due))
             || work
     }
 
@@ -55,13 +56,14 @@ impl<C, R> Channel<C, R> {
         }
         let start = out.len();
         let active = self.links.is_active(id);
+        let answers = self.answers_on() == Some(id);
         let link = self.links.get_mut(id)?;
-        let fresh = std::mem::take(&mut link.fresh) || (active && std::mem::take(&mut self.repeat));
+        let fresh = std::mem::take(&mut link.fresh) || (answers && std::mem::take(&mut self.repeat));
         let closing = link.closing;
         link.sent = now;
         let mut header = RecordHeader::default();
-        // Elsewhere it might go down with a link that nobody watches.
-        let says = active || fresh;
+        // Elsewhere it might go down with a link that the peer does not listen to.
+        let says = answers || fresh;
         if says && (self.inb.next() > self.acked || fresh) {
             header.ack = Some(self.inb.next());
             self.acked = self.inb.next();
@@ -117,15 +119,20 @@ impl<C, R> Channel<C, R> {
             // The session this record belongs to is over at this end.
             return Ok(After::default());
         }
-        link.heard = now;
+        if self.links.hear(id, now) {
+            self.choose(now, events);
+        }
         let (header, mut at) = RecordHeader::read(plaintext)?;
         if let Some(ack) = header.ack {
-            self.take_ack(ack, now, events)?;
+            self.take_ack(ack, Some(id), now, events)?;
         }
         if let Some(credit) = header.credit {
             self.out.credit(credit);
         }
         let mut seq = header.seq;
+        if seq.is_some() {
+            self.heard_on = Some(id);
+        }
         let mut after = After::default();
         let before = self.inb.next();
         while let Some(frame) = next_frame(plaintext, at)? {
@@ -193,7 +200,7 @@ impl<C, R> Channel<C, R> {
                 let pong = take_u64(&mut payload)?;
                 if !self.out.in_flight() {
                     // Nothing else would ever clear a suspicion while nobody sends.
-                    self.links.trust(id);
+                    self.links.trust(id, now);
                     self.choose(now, events);
                 }
                 if let Some((rung, rtt, wanted)) = self.links.pong(id, pong, now)

@@ -93,6 +93,37 @@ impl Pair {
         }
     }
 
+    /// What is under way vanishes.
+    fn lose_all(&mut self) {
+        for (_, to_b, to_a) in &mut self.links {
+            to_b.clear();
+            to_a.clear();
+        }
+    }
+
+    /// Everything arrives but what this link carries, which vanishes.
+    fn settle_without(&mut self, dead: u64) {
+        loop {
+            let mut any = self.fill();
+            for (id, to_b, to_a) in &mut self.links {
+                if *id == LinkId(dead) {
+                    to_b.clear();
+                    to_a.clear();
+                }
+                while let Some(record) = to_b.pop_front() {
+                    self.b.on_record(*id, &record, self.now, &mut self.seen_b).unwrap();
+                }
+                while let Some(record) = to_a.pop_front() {
+                    self.a.on_record(*id, &record, self.now, &mut self.seen_a).unwrap();
+                }
+                any |= !(to_b.is_empty() && to_a.is_empty());
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
     fn cut(&mut self, number: u64) {
         let id = LinkId(number);
         self.links.retain(|(link, _, _)| *link != id);
@@ -213,6 +244,113 @@ fn a_link_that_acknowledges_nothing_becomes_suspect_and_the_next_best_carries_on
     assert_eq!(pair.a.path().unwrap().1, Rung::Relay);
     pair.settle();
     assert_eq!(pair.texts_at_b(), ["lost on the way"]);
+}
+
+#[test]
+fn who_only_receives_acknowledges_where_the_sender_sends_although_a_better_link_seems_to_work() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    pair.send("lost on the way", 1);
+    pair.settle_without(1);
+    pair.wait(Duration::from_secs(1));
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { link: LinkId(1) })));
+    pair.link(2, Rung::Relay).unwrap();
+    for _ in 0..3 {
+        pair.settle_without(1);
+        pair.wait(Duration::from_millis(25));
+    }
+    assert_eq!(pair.b.path().unwrap().1, Rung::Lan, "nothing tells it otherwise");
+    assert_eq!(pair.texts_at_b(), ["lost on the way"]);
+    assert_eq!(pair.receipts().0, [1]);
+}
+
+#[test]
+fn an_acknowledgement_that_comes_with_another_link_says_nothing_for_the_one_that_is_suspect() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.settle();
+    pair.send("arrives, but its acknowledgement does not", 1);
+    pair.fill();
+    let arrives = pair.links[0].1.pop_front().unwrap();
+    pair.b.on_record(LinkId(1), &arrives, pair.now, &mut pair.seen_b).unwrap();
+    pair.send("lost on the way", 2);
+    pair.settle_without(1);
+    pair.wait(Duration::from_secs(1));
+    pair.settle_without(1);
+    pair.link(2, Rung::Relay).unwrap();
+    assert_eq!(pair.a.path().unwrap().0, LinkId(2));
+}
+
+#[test]
+fn two_links_that_fall_silent_together_are_found_out_together() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.link(2, Rung::Relay).unwrap();
+    pair.settle();
+    pair.send("lost on the way", 1);
+    pair.fill();
+    pair.lose_all();
+    pair.wait(Duration::from_secs(1));
+    assert_eq!((pair.a.path().unwrap().0, pair.a.sound_rung()), (LinkId(2), None));
+    pair.fill();
+    pair.lose_all();
+    pair.wait(Duration::from_millis(10));
+    pair.link(3, Rung::Relay).unwrap();
+    assert_eq!((pair.a.path().unwrap().0, pair.a.sound_rung()), (LinkId(3), Some(Rung::Relay)));
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["lost on the way"]);
+}
+
+#[test]
+fn a_link_that_shows_life_after_another_fell_silent_carries_the_data_again() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::SameHost).unwrap();
+    pair.link(2, Rung::Lan).unwrap();
+    pair.settle();
+    pair.send("lost on the way", 1);
+    pair.settle_without(1);
+    pair.wait(Duration::from_secs(1));
+    pair.link(3, Rung::Relay).unwrap();
+    assert_eq!(pair.a.path().unwrap().1, Rung::Relay, "it was proved since");
+    pair.wait(Duration::from_millis(1));
+    pair.settle_without(1);
+    assert_eq!(pair.a.path().unwrap().1, Rung::Lan, "its pong came");
+    assert_eq!(pair.texts_at_b(), ["lost on the way"]);
+}
+
+#[test]
+fn a_ping_that_waited_out_an_outage_does_not_make_the_next_one_last_as_long() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.settle();
+    for outage in [5, 20] {
+        // The ping leaves before anybody knows, or while the link is suspect already.
+        for suspect_first in [false, true] {
+            pair.send("waits", 1);
+            if !suspect_first {
+                pair.a.ping(1);
+            }
+            pair.fill();
+            pair.wait(Duration::from_secs(3));
+            pair.a.ping(2);
+            pair.fill();
+            pair.wait(Duration::from_secs(outage));
+            pair.settle();
+            pair.wait(Duration::from_millis(25));
+            pair.settle();
+        }
+    }
+    // Nobody suspects a link on which no data waits, so such a ping does count.
+    pair.a.ping(3);
+    pair.fill();
+    pair.wait(Duration::from_secs(20));
+    pair.settle();
+    pair.seen_a.clear();
+    pair.send("lost on the way", 2);
+    pair.fill();
+    pair.wait(Duration::from_secs(3));
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { .. })));
 }
 
 #[test]
