@@ -21,6 +21,13 @@ use super::blacklist::Blacklist;
 
 /// A further address is tried beside the earlier ones after this long (RFC 8305 section 5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(250);
+/// Before the relay is asked again after it hung up. By then those who came first have shown their tokens.
+const HUNG_UP: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
 
 /// Why the Room's relay gave no link.
 #[derive(Debug, thiserror::Error)]
@@ -57,21 +64,35 @@ pub async fn dial(
 
 /// Connects to the Room's relay and waits there for the peer. `room` are addresses of the Room's port, the
 /// one the control connection uses first. After success every byte is the peer's.
+///
+/// A Room lets few connections from one address begin at once, and hangs up on the rest: where many users behind one
+/// address lose their direct paths together, those come again.
 pub async fn dial_relay(
     room: &[SocketAddr],
     token: &RelayToken,
     deadline: Duration,
 ) -> Result<TcpStream, RelayError> {
     let linked = timeout(deadline, async {
-        let mut stream = connect_any(room, &Blacklist::default()).await?;
-        stream.write_all(&preface::relay(token)).await?;
-        match stream.read_u8().await? {
-            preface::RELAY_READY => Ok(stream),
-            preface::RELAY_REFUSED => Err(RelayError::Refused(stream.read_u16_le().await?.into())),
-            other => Err(RelayError::Answer(other)),
+        let mut pauses = HUNG_UP.into_iter();
+        loop {
+            let stream = connect_any(room, &Blacklist::default()).await?;
+            match (ask_relay(stream, token).await, pauses.next()) {
+                (Err(RelayError::Io(_)), Some(pause)) => sleep(pause).await,
+                (done, _) => return done,
+            }
         }
     });
     linked.await.unwrap_or(Err(RelayError::TimedOut))
+}
+
+/// Shows the token and waits for the peer.
+async fn ask_relay(mut stream: TcpStream, token: &RelayToken) -> Result<TcpStream, RelayError> {
+    stream.write_all(&preface::relay(token)).await?;
+    match stream.read_u8().await? {
+        preface::RELAY_READY => Ok(stream),
+        preface::RELAY_REFUSED => Err(RelayError::Refused(stream.read_u16_le().await?.into())),
+        other => Err(RelayError::Answer(other)),
+    }
 }
 
 /// Connects to the first of `addresses` that answers: each gets a head start of 250 ms before the next, less
@@ -158,6 +179,28 @@ mod tests {
         assert!(connect_any(&[], &Blacklist::default()).await.is_err());
         let error = connect_any(&[refusing], &Blacklist::default()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_hangs_up_in_a_crowd_is_asked_again_and_one_that_is_gone_is_not() {
+        let (listener, address) = listener().await;
+        let token = RelayToken([9; 32]);
+        let room = [address];
+        let accept = async {
+            let mut bytes = [0; preface::RELAY_BYTES];
+            drop(listener.accept().await.unwrap());
+            let (mut hung_up, _) = listener.accept().await.unwrap();
+            hung_up.read_exact(&mut bytes).await.unwrap();
+            drop(hung_up);
+            let (mut taken, _) = listener.accept().await.unwrap();
+            taken.read_exact(&mut bytes).await.unwrap();
+            taken.write_all(&[preface::RELAY_READY]).await.unwrap();
+            taken
+        };
+        let (linked, _taken) = tokio::join!(dial_relay(&room, &token, LONG), accept);
+        linked.unwrap();
+        drop(listener);
+        assert!(matches!(dial_relay(&room, &token, LONG).await, Err(RelayError::Io(_))));
     }
 
     #[tokio::test]
