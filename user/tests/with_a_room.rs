@@ -231,6 +231,7 @@ async fn a_restarted_room_has_its_users_back_without_their_passwords() {
     assert_eq!(back.await.room, foo.joined.room);
     let status = room.status().await.unwrap();
     assert_eq!((status.users.len(), status.totals.resumed), (1, 1));
+    assert_eq!(status.totals.passwords_checked, 0, "no password is checked again");
     room.shutdown().await;
 }
 

@@ -195,6 +195,9 @@ pub struct Totals {
     pub resumed: u64,
     /// Logins that were refused.
     pub refused_logins: u64,
+    /// Passwords verified: each is a bcrypt.
+    #[serde(default)]
+    pub passwords_checked: u64,
     /// Introductions made.
     pub introductions: u64,
     /// Links relayed.

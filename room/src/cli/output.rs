@@ -54,8 +54,13 @@ pub(super) fn status(report: &StatusReport) -> Vec<String> {
     let totals = &report.totals;
     lines.push(format!("version {}, since {}", printable(&report.version), time(report.started)));
     lines.push(format!(
-        "logins {} ({} resumed), refused {}, connections {}, turned away {}",
-        totals.logins, totals.resumed, totals.refused_logins, totals.connections, totals.turned_away
+        "logins {} ({} resumed), refused {}, passwords checked {}, connections {}, turned away {}",
+        totals.logins,
+        totals.resumed,
+        totals.refused_logins,
+        totals.passwords_checked,
+        totals.connections,
+        totals.turned_away
     ));
     lines.push(format!(
         "introductions {}, relayed pairs {}, relayed links {}, relayed {}",
@@ -136,7 +141,7 @@ mod tests {
         insta::assert_snapshot!(status(&report).join("\n"), @r"
         room://127.0.0.1:2428/
         version 0.1.0, since 2023-11-14T22:13:20Z
-        logins 3 (1 resumed), refused 0, connections 0, turned away 0
+        logins 3 (1 resumed), refused 0, passwords checked 0, connections 0, turned away 0
         introductions 0, relayed pairs 1, relayed links 0, relayed 1.5 MiB
         online 1
 

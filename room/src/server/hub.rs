@@ -286,6 +286,7 @@ impl Hub {
 
     fn answer(&mut self, call: CallId, mut response: AdminResponse) {
         if let AdminResponse::Status(report) = &mut response {
+            report.totals.passwords_checked = self.passwords.checked();
             report.totals.connections = self.shared.counters.connections.load(Ordering::Relaxed);
             report.totals.relayed_bytes += self.pairs.values().map(|pair| pair.copied.bytes()).sum::<u64>();
             report.totals.turned_away = self.shared.counters.turned_away.load(Ordering::Relaxed);

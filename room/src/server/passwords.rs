@@ -2,6 +2,7 @@
 //! itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parlor_protocol::limits::BCRYPT_WAIT;
@@ -19,6 +20,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct PasswordThreads {
     running: Arc<Semaphore>,
     inside: Arc<Semaphore>,
+    checked: Arc<AtomicU64>,
 }
 
 impl PasswordThreads {
@@ -27,7 +29,13 @@ impl PasswordThreads {
         Self {
             running: Arc::new(Semaphore::new(threads)),
             inside: Arc::new(Semaphore::new(threads.saturating_add(queue).min(Semaphore::MAX_PERMITS))),
+            checked: Arc::default(),
         }
+    }
+
+    /// Passwords verified so far.
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.load(Ordering::Relaxed)
     }
 
     /// Verifies all of `checks`, or says that there is no time for it.
@@ -45,6 +53,7 @@ impl PasswordThreads {
         if skip() {
             return PasswordVerdict::Skipped;
         }
+        self.checked.fetch_add(checks.len() as u64, Ordering::Relaxed);
         // The permit goes along, so that a login that is given up still counts until its thread is free.
         let verified = tokio::task::spawn_blocking(move || {
             let _running = running;
@@ -80,6 +89,7 @@ mod tests {
         );
         assert_eq!(threads.verify(vec![check("123456"), check("x")], || false).await, PasswordVerdict::Wrong);
         assert_eq!(threads.verify(vec![check("x"), check("123456")], || false).await, PasswordVerdict::Wrong);
+        assert_eq!(threads.checked(), 6);
     }
 
     #[tokio::test]
@@ -94,5 +104,6 @@ mod tests {
     async fn what_nobody_waits_for_any_more_is_not_verified() {
         let threads = PasswordThreads::new(1, 1);
         assert_eq!(threads.verify(vec![check("x")], || true).await, PasswordVerdict::Skipped);
+        assert_eq!(threads.checked(), 0);
     }
 }
