@@ -1,7 +1,7 @@
 //! Where the programs under test are.
 //!
-//! They are built once a test process, with the profile and into the target directory of the test itself, so
-//! that what is tested is what stands in the tree. `PARLOR_BINARIES` names a directory with programs to test
+//! They are built once a process, with the profile and into the target directory of the test or program that
+//! wants them, so that what is tested is what stands in the tree. `PARLOR_BINARIES` names a directory with programs to test
 //! instead.
 
 use std::env;
@@ -38,11 +38,13 @@ fn find() -> Result<Binaries> {
     Ok(binaries)
 }
 
-/// Builds both with the profile of the running test and returns their directory.
+/// Builds both with the profile of the running program and returns their directory.
 fn build() -> Result<PathBuf> {
-    let test = env::current_exe()?;
-    // target/PROFILE/deps/test-0123456789abcdef
-    let directory = test.ancestors().nth(2).context("a test runs from its target directory")?;
+    let program = env::current_exe()?;
+    // target/PROFILE/deps/test-0123456789abcdef, or target/PROFILE/program
+    let directory = program.parent().context("a program lies in a directory")?;
+    let directory = if directory.ends_with("deps") { directory.parent() } else { Some(directory) };
+    let directory = directory.context("a test runs from its target directory")?;
     let target = directory.parent().context("a profile's directory lies in the target directory")?;
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",

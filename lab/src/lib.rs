@@ -9,11 +9,13 @@
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
 //! - [`memory`]: searching the memory of a running process.
 //! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
+//! - [`faults`]: what users notice when links, paths, the Room or their peer fail; the program `parlor-faults`.
 //!
 //! Everything cleans up after itself when it is dropped, also when a test panics.
 
 pub mod bench;
 pub mod binaries;
+pub mod faults;
 pub mod memory;
 pub mod netns;
 pub mod process;

@@ -8,6 +8,8 @@
 //! missing); tests print that and return, through [`or_skip`].
 
 mod capture;
+mod cuts;
+mod delay;
 mod host;
 mod router;
 mod topology;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 pub use self::capture::Capture;
+pub use self::delay::Forwarder;
 pub use self::host::{Cable, Host, Switch};
 pub use self::router::{Nat, Ports, Router, Unsolicited};
 pub use self::topology::{Internet, Lan, Site};

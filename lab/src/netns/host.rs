@@ -19,9 +19,21 @@ use crate::process::{self, Finished};
 const RULES: &str = "
 table inet lab {
     set blocked { type ipv4_addr; }
+    set refused { type ipv4_addr; }
+    set muted { type inet_service; }
     chain loss { type filter hook prerouting priority -310; }
-    chain received { type filter hook input priority -10; ip saddr @blocked drop; }
-    chain sent { type filter hook output priority -10; ip daddr @blocked drop; }
+    chain received {
+        type filter hook input priority -10
+        ip saddr @blocked drop
+        tcp dport @muted drop
+        ip saddr @refused meta l4proto tcp reject with tcp reset
+    }
+    chain sent {
+        type filter hook output priority -10
+        ip daddr @blocked drop
+        tcp sport @muted drop
+        ip daddr @refused meta l4proto tcp reject with tcp reset
+    }
     chain passing { type filter hook forward priority -10; ip saddr @blocked drop; ip daddr @blocked drop; }
 }
 ";

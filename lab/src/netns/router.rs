@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::host::{Cable, Host, Switch};
 use super::{Lab, write_sysctl};
@@ -98,6 +98,20 @@ impl Router {
     /// Its address on the outside.
     pub fn public_ip(&self) -> IpAddr {
         self.outside.ip()
+    }
+
+    /// Forgets every connection, as a router does that restarts: what hosts inside go on sending comes out of other
+    /// ports, if those are random, and nothing finds its way back to the old ones.
+    pub fn forget_connections(&self) -> Result<()> {
+        let out = self.outside.interface();
+        let default = self.host.ip(&["route", "show", "default"])?.stdout;
+        // A translated connection is forgotten when its interface goes down, and with it goes the default route.
+        self.host.ip(&["link", "set", out, "down"])?;
+        self.host.ip(&["link", "set", out, "up"])?;
+        match default.split_ascii_whitespace().nth(2) {
+            Some(gateway) => self.host.default_route(gateway.parse().context("the default route")?),
+            None => Ok(()),
+        }
     }
 
     /// Hands TCP connections to `port` of its outside address to a host inside.

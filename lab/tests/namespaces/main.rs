@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
+mod faults;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
