@@ -12,10 +12,12 @@
 //! - `idle`: a user that does nothing; `memory`: a Room with many; `logins`; `light`: a client for these.
 //! - `sizes`: the programs' files.
 //! - `roles`: the other processes.
-//! - `machine`: CPUs, memory, and how busy others were meanwhile; `report`: rows; `tables`: many reports as tables.
+//! - `machine`: CPUs, memory, and how busy others were meanwhile; `report`: rows; `tables`: many reports as tables;
+//!   `goals`: what they are to show.
 
 mod args;
 mod client;
+mod goals;
 mod idle;
 mod light;
 mod logins;

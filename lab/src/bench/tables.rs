@@ -7,12 +7,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::goals;
 use super::report::short;
 
 /// A report's place, cipher and so on.
 const CONDITIONS: [&str; 4] = ["place", "path", "cipher", "runtime"];
 
-/// Prints the tables of a file of reports, one a line: those of direct channels, of relayed ones, and the rest.
+/// Prints the tables of a file of reports, one a line: the goals, direct channels, relayed ones, and the rest.
 pub(super) fn print(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let reports: Vec<Value> = text
@@ -20,6 +21,7 @@ pub(super) fn print(file: &Path) -> Result<()> {
         .filter(|line| line.starts_with('{'))
         .map(|line| serde_json::from_str(line).context("a line is no report"))
         .collect::<Result<_>>()?;
+    print!("{}", goals::table(&reports));
     for path in ["direct", "relayed"] {
         let of_path: Vec<&Value> =
             reports.iter().filter(|report| report["path"] == path && is_between_users(report)).collect();
