@@ -40,6 +40,8 @@ pub struct RoomConfig {
     pub room_password: Option<PasswordHash>,
     /// Addresses that are never let in.
     pub blacklist: Vec<IpNet>,
+    /// A certificate that an authority issued. `None`: the Room makes one of its own key.
+    pub tls: Option<CertificateFiles>,
     /// How much of everything.
     pub limits: RoomLimits,
 }
@@ -54,6 +56,7 @@ impl Default for RoomConfig {
             accounts: BTreeMap::new(),
             room_password: None,
             blacklist: Vec::new(),
+            tls: None,
             limits: RoomLimits::default(),
         }
     }
@@ -71,6 +74,15 @@ impl RoomConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Where a certificate that an authority issued is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate and those between it and the authority, in PEM form.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM form. Not an Ed25519 key: users would take the certificate for one of the Room's own.
+    pub key: PathBuf,
 }
 
 /// How much of everything a Room gives.

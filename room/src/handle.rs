@@ -20,7 +20,7 @@ use crate::admin::{
 };
 use crate::chance::Random;
 use crate::clock;
-use crate::config::{ConfigError, RoomConfig};
+use crate::config::{CertificateFiles, ConfigError, RoomConfig};
 use crate::core::Chance;
 use crate::core::coordinator::{Coordinator, Setup};
 use crate::core::door::Door;
@@ -96,7 +96,10 @@ impl Room {
         config.check_exposure(loaded.accounts.len())?;
 
         let identity = loaded.identity.public();
-        let acceptor = tls::acceptor(&loaded.identity)?;
+        let acceptor = match config.tls.clone() {
+            Some(files) => tokio::task::spawn_blocking(move || tls::issued(&files)).await??,
+            None => tls::acceptor(&loaded.identity)?,
+        };
         let listeners = listen(&config.listen)?;
         let addresses = addresses(&listeners, identity.fingerprint())?;
         let admin_socket = config.data.as_deref().map(AdminSocket::bind).transpose()?;
@@ -127,7 +130,16 @@ impl Room {
             let random = Random::from_system().map_err(RoomError::Random)?;
             shared.tasks.spawn(accept::run(Arc::clone(&shared), listener, random));
         }
-        Ok(RoomHandle { addresses, identity, calls, is_drained, shared, _stops_when_dropped: guard })
+        let certificate = config.tls;
+        Ok(RoomHandle {
+            addresses,
+            identity,
+            certificate,
+            calls,
+            is_drained,
+            shared,
+            _stops_when_dropped: guard,
+        })
     }
 }
 
@@ -169,6 +181,7 @@ fn setup(config: &RoomConfig, loaded: Loaded, addresses: Vec<RoomAddress>, chanc
 pub struct RoomHandle {
     addresses: Vec<RoomAddress>,
     identity: PublicIdentity,
+    certificate: Option<CertificateFiles>,
     calls: mpsc::Sender<AdminCall>,
     is_drained: oneshot::Receiver<()>,
     shared: Arc<Shared>,
@@ -225,6 +238,19 @@ impl RoomHandle {
             AdminResponse::Done => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Reads the files of the issued certificate anew. Connections that come from now on get what they hold; those that
+    /// are there stay. Without such a certificate there is nothing to do.
+    ///
+    /// # Errors
+    /// The files cannot be used. The Room goes on with the certificate that it has.
+    pub async fn renew_certificate(&self) -> Result<(), RoomError> {
+        if let Some(files) = self.certificate.clone() {
+            let acceptor = tokio::task::spawn_blocking(move || tls::issued(&files)).await??;
+            self.shared.set_acceptor(acceptor);
+        }
+        Ok(())
     }
 
     /// Waits until the Room has ended by itself, which it does only through a fault of its own.

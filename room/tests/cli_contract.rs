@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use assert_cmd::cargo::CommandCargoExt;
 use nix::sys::signal::{Signal, kill};
@@ -100,7 +102,7 @@ fn a_configuration_that_cannot_be_is_one_line_and_exit_code_2() {
         let path = home.file(text);
         home.fails(2, &["--config", path.to_str().unwrap()], "").replace(path.to_str().unwrap(), "room.toml")
     };
-    insta::assert_snapshot!(says("lisen = []"), @"parlor-room: room.toml, line 1: lisen: unknown field `lisen`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `relay`, `limits`");
+    insta::assert_snapshot!(says("lisen = []"), @"parlor-room: room.toml, line 1: lisen: unknown field `lisen`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `tls`, `relay`, `limits`");
     insta::assert_snapshot!(says("[accounts]\nFoo = \"123456\""), @"parlor-room: room.toml, line 2: accounts.Foo: this is no bcrypt hash ($2b$, cost, $, 53 characters): it starts with none of $2a$, $2b$, $2y$; make one with: parlor-room hash");
     insta::assert_snapshot!(says(&format!("[accounts]\nFoo = \"{FOO}\"\nFOO = \"{FOO}\"")), @"parlor-room: room.toml, line 3: accounts.FOO: line 2 has the account Foo already and names are equal without regard to case: remove one");
     insta::assert_snapshot!(says("blacklist = [\"10.0.0.1/8\"]"), @"parlor-room: room.toml, line 1: blacklist: 10.0.0.1/8 has bits set beyond its prefix: write 10.0.0.0/8 for the range or 10.0.0.1 for the address");
@@ -171,6 +173,49 @@ fn a_room_beyond_loopback_starts_with_an_account_or_when_told_that_it_is_open() 
     Running::spawn(&home, &["run", "--listen", "0.0.0.0:0"]).ends_well();
 }
 
+/// Sends the beginning of a link of a version that does not exist and says whether the Room answered.
+fn is_answered(room: &str) -> bool {
+    let ask = || {
+        let mut link = TcpStream::connect(room)?;
+        link.set_read_timeout(Some(Duration::from_secs(20)))?;
+        link.write_all(&[b'R', 9])?;
+        let mut told = Vec::new();
+        link.read_to_end(&mut told).map(|_| told.len() == 3)
+    };
+    ask().unwrap_or(false)
+}
+
+#[test]
+fn a_room_that_runs_out_of_descriptors_hangs_up_and_recovers() {
+    let home = Home::new();
+    let program = home.command(&[]).get_program().to_owned();
+    let mut command = Command::new("/bin/sh");
+    let limited = "ulimit -n 48; exec \"$0\" --listen 127.0.0.1:0";
+    command.env_clear().env("XDG_STATE_HOME", home.path().join("state"));
+    let room = Running::of(command.args(["-c", limited]).arg(program));
+    let address = room.ready.strip_prefix("room://").unwrap().split('/').next().unwrap().to_owned();
+    assert!(is_answered(&address));
+    // Silent ones take what there is, and those that come then are not left waiting.
+    let connect = || TcpStream::connect(&address).unwrap();
+    let mut silent: Vec<TcpStream> = (0..64).map(|_| connect()).collect();
+    let is_hung_up_on = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let end = stream.read(&mut [0; 1]);
+        assert!(
+            !matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+            "left waiting"
+        );
+    };
+    is_hung_up_on(&mut connect());
+    silent.iter_mut().for_each(is_hung_up_on);
+    drop(silent);
+    assert!((0..100).any(|_| is_answered(&address)), "descriptors have come back");
+    home.ok(&["status"], "");
+    let log = room.ends_well();
+    assert!(log.contains("no connection can be accepted at the moment"), "{log}");
+    assert!(log.lines().count() < 500, "{log}");
+}
+
 #[test]
 fn a_killed_room_is_in_nobody_s_way() {
     let home = Home::new();
@@ -187,16 +232,16 @@ fn the_operators_guide_lists_every_key_with_its_variable() {
     let home = Home::new();
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let guide = std::fs::read_to_string(guide).unwrap();
-    for table in ["", "relay", "limits"] {
+    for table in ["", "tls", "relay", "limits"] {
         let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
         let path = home.file(&format!("{header}no_such_key = 1"));
         let error = home.fails(2, &["--config", path.to_str().unwrap()], "");
         // The refusal of an unknown key lists those that are known.
-        let known = error.split_once("expected one of ").unwrap().1;
+        let known = error.split_once("expected ").unwrap().1.replace("one of ", "").replace(" or ", ", ");
         for key in known.trim().split(", ").map(|key| key.trim_matches('`')) {
             let whole = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
             match whole.as_str() {
-                "relay" | "limits" => {}
+                "tls" | "relay" | "limits" => {}
                 "accounts" => assert!(guide.contains("| `accounts` (table) |")),
                 key => {
                     let variable = format!("PARLOR_ROOM_{}", key.to_uppercase().replace('.', "_"));
@@ -274,7 +319,10 @@ impl Running {
     }
 
     fn spawn(home: &Home, args: &[&str]) -> Self {
-        let mut command = home.command(args);
+        Self::of(&mut home.command(args))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();

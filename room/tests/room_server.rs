@@ -12,6 +12,7 @@ use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{Credentials, Hello, ToRoom, ToUser, VERSION};
 use parlor_protocol::wire::preface;
 use parlor_room::admin::{AdminRequest, AdminResponse};
+use parlor_room::config::CertificateFiles;
 use parlor_room::password::PasswordHash;
 use parlor_room::{RoomConfig, RoomError};
 use support::{Client, Connected, Who, relayed, room, socket, who};
@@ -251,6 +252,65 @@ async fn a_ban_cuts_who_is_in_and_tells_who_comes_why() {
     let lifted = room.admin(AdminRequest::BanRemove { net: "127.0.0.0/8".parse().unwrap() }).await;
     assert_eq!(lifted, AdminResponse::Done);
     Client::join(&room, &who("Foo", 1)).await;
+}
+
+#[tokio::test]
+async fn a_ban_ends_relayed_links_and_what_shows_a_token_afterwards() {
+    let room = room(RoomConfig::default()).await;
+    let (mut foo, _) = Client::join(&room, &who("Foo", 1)).await;
+    let (mut bar, _) = Client::join(&room, &who("Bar", 2)).await;
+    let token = |rungs: &[parlor_protocol::wire::control::RungOffer]| rungs.last().unwrap().relay.unwrap();
+    let mut pairs = Vec::new();
+    for request in 1..=2 {
+        foo.ask_for(request, "Bar").await;
+        pairs.push([token(&foo.introduced().await.rungs), token(&bar.introduced().await.rungs)]);
+    }
+    let (mut one, mut other) = (relayed(&room, &pairs[0][0]).await, relayed(&room, &pairs[0][1]).await);
+    assert_eq!((one.read_u8().await.unwrap(), other.read_u8().await.unwrap()), (1, 1));
+    let mut waits = relayed(&room, &pairs[1][0]).await;
+    let ended = async {
+        for link in [&mut one, &mut other] {
+            // An end or a reset: either is the end.
+            assert_eq!(link.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        }
+        let mut refused = Vec::new();
+        let _ = waits.read_to_end(&mut refused).await;
+        assert!(matches!(refused[..], [] | [preface::RELAY_REFUSED, 35, 0]), "{refused:?}");
+    };
+    room.ban("127.0.0.0/8".parse().unwrap(), None).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.unwrap();
+    let mut late = relayed(&room, &pairs[1][1]).await;
+    assert_eq!(late.read(&mut [0; 8]).await.unwrap_or(0), 0, "not even told why");
+    assert_eq!(room.status().await.unwrap().relayed_pairs, 0);
+}
+
+#[tokio::test]
+async fn an_issued_certificate_is_shown_and_can_be_renewed_while_the_room_runs() {
+    let home = tempfile::tempdir().unwrap();
+    let files =
+        CertificateFiles { certificate: home.path().join("chain.pem"), key: home.path().join("key.pem") };
+    let issue = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["room.example".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        certificate.der().to_vec()
+    };
+    let first = issue();
+    let room = room(RoomConfig { tls: Some(files.clone()), ..RoomConfig::default() }).await;
+    let shown = async || Connected::to(&room.addresses()[0]).await.unwrap().certificate();
+    assert_eq!(shown().await, first);
+    // The proof in the hello is of the Room's own key all the same.
+    let (_foo, _) = Client::join(&room, &who("Foo", 1)).await;
+    let second = issue();
+    assert_eq!(shown().await, first, "until it is told");
+    room.renew_certificate().await.unwrap();
+    assert_eq!(shown().await, second);
+    std::fs::write(&files.key, "torn").unwrap();
+    let error = room.renew_certificate().await.unwrap_err().to_string();
+    assert!(error.contains("tls.key"), "{error}");
+    assert_eq!(shown().await, second);
 }
 
 #[tokio::test]

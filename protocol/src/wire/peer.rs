@@ -72,7 +72,7 @@ pub enum Status {
     Failed,
     /// The callee has no callback of this name.
     NoSuchCallback,
-    /// The callee does not let this user call it.
+    /// The callee does not let this user call it. Kept for permissions of callbacks: this version never answers so.
     Denied,
     /// The callee runs as many callbacks as it may; the body is a `u32`: milliseconds to wait.
     Overloaded,

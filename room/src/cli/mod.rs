@@ -8,6 +8,7 @@
 //! `user` and `ban` change the directory itself.
 
 mod args;
+mod log;
 mod manage;
 mod offline;
 mod output;

@@ -1,15 +1,15 @@
 //! `parlor-room run`: a Room until SIGTERM or SIGINT, then its drain, then exit 0.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parlor_protocol::address::RoomAddress;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::args::RunArgs;
+use super::log::{self, Sparing};
 use super::{Failure, environment};
-use crate::config::{ConfigError, DaemonConfig, RunFlags};
+use crate::config::{DaemonConfig, RunFlags};
 use crate::handle::{Room, RoomHandle};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
@@ -22,12 +22,16 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         json: args.json,
     };
     let config = DaemonConfig::load(args.config.as_deref(), environment, &flags)?;
-    log(&config)?;
+    let log = log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(config))
+    let ended = runtime.block_on(serve(config, &log));
+    // Everything that was to be written is. What is left is a disk that does not answer, or a second signal.
+    runtime.shutdown_background();
+    log.tell();
+    ended
 }
 
 /// Descriptors that a Room asks for: 10,000 users, and 4,096 relayed pairs of two each, with room to spare.
@@ -49,10 +53,11 @@ fn raise_descriptors() {
     }
 }
 
-async fn serve(config: DaemonConfig) -> Result<(), Failure> {
+async fn serve(config: DaemonConfig, log: &Sparing) -> Result<(), Failure> {
     raise_descriptors();
     // Before the Room listens: a signal that comes while it starts must not be lost.
-    let mut stop = Stop::new().map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
+    let mut stop = Stop::new(config.room.tls.is_some())
+        .map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
     let data = config.room.data.clone().unwrap_or_default();
     let room: RoomHandle = Room::bind(config.room).await?;
     let addresses = room.addresses();
@@ -62,11 +67,21 @@ async fn serve(config: DaemonConfig) -> Result<(), Failure> {
     if let Err(error) = announce(&addresses, config.json) {
         tracing::warn!(%error, "nobody reads the ready line");
     }
-    let name = tokio::select! {
-        name = stop.next() => name,
-        () = room.ended() => {
-            let sentence = "the Room ended by itself, through a fault of its own that the log tells: start it again";
-            return Err(Failure::other(sentence));
+    let mut left_out = tokio::time::interval(log::LEFT_OUT_EVERY);
+    let name = loop {
+        tokio::select! {
+            _ = stop.terminate.recv() => break "SIGTERM",
+            _ = stop.interrupt.recv() => break "SIGINT",
+            _ = left_out.tick() => log.tell(),
+            () = hangup(&mut stop.renew) => match room.renew_certificate().await {
+                Ok(()) => tracing::info!("SIGHUP: the certificate was read again"),
+                Err(error) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
+            },
+            () = room.ended() => {
+                let sentence =
+                    "the Room ended by itself, through a fault of its own that the log tells: start it again";
+                return Err(Failure::other(sentence));
+            }
         }
     };
     tracing::info!(signal = name, "draining");
@@ -90,29 +105,21 @@ fn announce(addresses: &[RoomAddress], json: bool) -> io::Result<()> {
     stdout.flush()
 }
 
-fn log(config: &DaemonConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(&config.log).map_err(|error| ConfigError::Field {
-        place: crate::config::Place::Whole,
-        field: "log".to_owned(),
-        why: error.to_string(),
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    let started = if config.json { builder.json().try_init() } else { builder.try_init() };
-    started.map_err(|error| Failure::other(format!("cannot start the log: {error}")))
-}
-
-/// The signals that end a Room.
+/// The signals that a Room listens to.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// Where a certificate is set: it is to be read again.
+    renew: Option<Signal>,
 }
 
 impl Stop {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new(renews: bool) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            renew: renews.then(|| signal(SignalKind::hangup())).transpose()?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -120,5 +127,13 @@ impl Stop {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// Waits for a SIGHUP that means something.
+async fn hangup(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }

@@ -29,8 +29,16 @@ struct File {
     room_password: Option<Spanned<String>>,
     blacklist: Option<Vec<Spanned<String>>>,
     accounts: Option<BTreeMap<Spanned<String>, Spanned<String>>>,
+    tls: Option<Tls>,
     relay: Option<Relay>,
     limits: Option<Limits>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +81,11 @@ fn apply_text(config: &mut DaemonConfig, path: &Path, text: &str) -> Result<(), 
         room.listen = source.list("listen", &listen, parse_listen)?;
     }
     if let Some(data) = file.data {
-        // Relative to the file, so that it means the same wherever the Room is started.
-        room.data = Some(path.parent().map_or(data.clone(), |parent| parent.join(data)));
+        room.data = Some(beside(path, data));
+    }
+    if let Some(tls) = file.tls {
+        config.certificate.certificate = tls.certificate.map(|certificate| beside(path, certificate));
+        config.certificate.key = tls.key.map(|key| beside(path, key));
     }
     set(&mut room.open, file.open);
     set(&mut room.allow_unencrypted, file.allow_unencrypted);
@@ -110,6 +121,11 @@ fn apply_text(config: &mut DaemonConfig, path: &Path, text: &str) -> Result<(), 
         set(&mut into.bcrypt_queue, limits.bcrypt_queue);
     }
     Ok(())
+}
+
+/// Relative to the file, so that it means the same wherever the Room is started.
+fn beside(file: &Path, path: PathBuf) -> PathBuf {
+    file.parent().map_or(path.clone(), |parent| parent.join(path))
 }
 
 fn set<T>(into: &mut T, value: Option<T>) {
@@ -220,6 +236,7 @@ impl Source<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load::CertificateSettings;
     use super::*;
 
     const FOO: &str = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
@@ -248,6 +265,9 @@ mod tests {
             [accounts]
             Foo = "{FOO}"
             "bar.2" = "{FOO}"
+            [tls]
+            certificate = "chain.pem"
+            key = "/run/key.pem"
             [relay]
             enabled = false
             pairs_per_user = 3
@@ -264,6 +284,11 @@ mod tests {
             "#
         ))
         .unwrap();
+        let files = CertificateSettings {
+            certificate: Some("/etc/chain.pem".into()),
+            key: Some("/run/key.pem".into()),
+        };
+        assert_eq!(config.certificate, files);
         let room = config.room;
         assert_eq!(room.listen, ["127.0.0.1:2428".parse().unwrap(), "[::1]:0".parse().unwrap()]);
         assert_eq!(room.data, Some("/etc/room".into()));
@@ -294,12 +319,12 @@ mod tests {
     #[test]
     fn what_toml_itself_refuses_names_line_and_field_too() {
         insta::assert_snapshot!(sentence("[relay]\nrate = \"8 MiB\""), @"/etc/room.toml, line 2: relay.rate: invalid type: string \"8 MiB\", expected u64");
-        insta::assert_snapshot!(sentence("\nlisen = []"), @"/etc/room.toml, line 2: lisen: unknown field `lisen`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `relay`, `limits`");
+        insta::assert_snapshot!(sentence("\nlisen = []"), @"/etc/room.toml, line 2: lisen: unknown field `lisen`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `tls`, `relay`, `limits`");
         insta::assert_snapshot!(sentence("[limits]\nmax_users = -1"), @"/etc/room.toml, line 2: limits.max_users: invalid value: integer `-1`, expected usize");
         insta::assert_snapshot!(sentence("listen = [\n  2428\n]"), @"/etc/room.toml, line 2: listen: invalid type: integer `2428`, expected a string");
         insta::assert_snapshot!(sentence("open = maybe"), @"/etc/room.toml, line 1: open: string values must be quoted, expected literal string");
         insta::assert_snapshot!(sentence("open = true\nopen = true"), @"/etc/room.toml, line 2: open: duplicate key");
         insta::assert_snapshot!(sentence("[accounts]\nFoo = 1"), @"/etc/room.toml, line 2: accounts.Foo: invalid type: integer `1`, expected a string");
-        insta::assert_snapshot!(sentence("[typo]\nFoo = 1"), @"/etc/room.toml, line 1: typo: unknown field `typo`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `relay`, `limits`");
+        insta::assert_snapshot!(sentence("[typo]\nFoo = 1"), @"/etc/room.toml, line 1: typo: unknown field `typo`, expected one of `listen`, `data`, `open`, `allow_unencrypted`, `log`, `json`, `room_password`, `blacklist`, `accounts`, `tls`, `relay`, `limits`");
     }
 }

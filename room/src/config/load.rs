@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::file::{self, parse_listen};
-use super::{RoomConfig, parse_net};
+use super::{CertificateFiles, RoomConfig, parse_net};
 use crate::password::HashError;
 
 /// What `parlor-room run` was told on its command line.
@@ -35,11 +35,40 @@ pub struct DaemonConfig {
     pub log: String,
     /// Whether ready lines and logs are JSON.
     pub json: bool,
+    /// What was said so far of an issued certificate; both or neither make it into the Room's configuration.
+    pub(super) certificate: CertificateSettings,
+}
+
+/// The two settings of an issued certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct CertificateSettings {
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+}
+
+impl CertificateSettings {
+    fn complete(self) -> Result<Option<CertificateFiles>, ConfigError> {
+        match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => Ok(Some(CertificateFiles { certificate, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err(whole("tls.key", "the certificate needs its key: name its file".to_owned()))
+            }
+            (None, Some(_)) => {
+                Err(whole("tls.certificate", "the key needs its certificate: name its file".to_owned()))
+            }
+        }
+    }
 }
 
 impl Default for DaemonConfig {
     fn default() -> Self {
-        Self { room: RoomConfig::default(), log: "info".to_owned(), json: false }
+        Self {
+            room: RoomConfig::default(),
+            log: "info".to_owned(),
+            json: false,
+            certificate: CertificateSettings::default(),
+        }
     }
 }
 
@@ -125,6 +154,7 @@ impl DaemonConfig {
         if config.room.data.is_none() {
             config.room.data = Some(data_directory(env).ok_or(ConfigError::NoDataDirectory)?);
         }
+        config.room.tls = std::mem::take(&mut config.certificate).complete()?;
         check(&config.room)?;
         Ok(config)
     }
@@ -153,6 +183,14 @@ fn apply_environment(config: &mut DaemonConfig, env: &Environment<'_>) -> Result
         room.room_password = Some(hash);
         Ok(())
     })?;
+    let certificate = &mut config.certificate;
+    for (key, into) in [("TLS_CERTIFICATE", &mut certificate.certificate), ("TLS_KEY", &mut certificate.key)]
+    {
+        env.read(key, |text| {
+            *into = Some(text.into());
+            Ok(())
+        })?;
+    }
     let relay = &mut room.limits.relay;
     env.flag("RELAY_ENABLED", &mut relay.enabled)?;
     env.number("RELAY_PAIRS_PER_USER", &mut relay.pairs_per_user)?;

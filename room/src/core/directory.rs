@@ -88,7 +88,8 @@ impl Session {
 /// Everybody who is online.
 #[derive(Debug, Default)]
 pub struct Directory {
-    sessions: HashMap<UserName, Session>,
+    /// Boxed, because a table has more places than users.
+    sessions: HashMap<UserName, Box<Session>>,
     names: HashMap<ConnId, UserName>,
     /// How many come from one address. None is kept without a user.
     by_source: HashMap<Source, usize>,
@@ -105,7 +106,7 @@ struct Snapshot {
 
 impl Directory {
     /// Somebody comes. Returns the session that it replaces under its name.
-    pub fn join(&mut self, session: Session) -> Option<Session> {
+    pub fn join(&mut self, session: Session) -> Option<Box<Session>> {
         self.note(session.name.clone());
         self.names.insert(session.conn, session.name.clone());
         // The key is replaced, too, so that the name is written as its holder writes it.
@@ -115,12 +116,12 @@ impl Directory {
             self.uncount(old.observed.ip());
         }
         *self.by_source.entry(Source::of(session.observed.ip())).or_default() += 1;
-        self.sessions.insert(session.name.clone(), session);
+        self.sessions.insert(session.name.clone(), Box::new(session));
         old
     }
 
     /// The user of a connection goes.
-    pub fn leave(&mut self, conn: ConnId) -> Option<Session> {
+    pub fn leave(&mut self, conn: ConnId) -> Option<Box<Session>> {
         let name = self.names.remove(&conn)?;
         let session = self.sessions.remove(&name)?;
         self.uncount(session.observed.ip());
@@ -152,27 +153,27 @@ impl Directory {
 
     /// The user of a name.
     pub fn named(&self, name: &UserName) -> Option<&Session> {
-        self.sessions.get(name)
+        self.sessions.get(name).map(Box::as_ref)
     }
 
     /// The user of a name, to be changed.
     pub fn named_mut(&mut self, name: &UserName) -> Option<&mut Session> {
-        self.sessions.get_mut(name)
+        self.sessions.get_mut(name).map(Box::as_mut)
     }
 
     /// The user of a connection.
     pub fn on(&self, conn: ConnId) -> Option<&Session> {
-        self.sessions.get(self.names.get(&conn)?)
+        self.sessions.get(self.names.get(&conn)?).map(Box::as_ref)
     }
 
     /// The user of a connection, to be changed.
     pub fn on_mut(&mut self, conn: ConnId) -> Option<&mut Session> {
-        self.sessions.get_mut(self.names.get(&conn)?)
+        self.sessions.get_mut(self.names.get(&conn)?).map(Box::as_mut)
     }
 
     /// Everybody, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.values()
+        self.sessions.values().map(Box::as_ref)
     }
 
     /// How many users are online.
@@ -204,7 +205,7 @@ impl Directory {
     }
 
     fn members(&self) -> Vec<Member> {
-        self.sessions.values().map(Session::member).collect()
+        self.iter().map(Session::member).collect()
     }
 
     /// Of these, who is online now and who is not.

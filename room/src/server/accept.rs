@@ -1,8 +1,10 @@
 //! Listening, and what the first byte of a connection decides.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parlor_protocol::limits::{TLS_HANDSHAKE, WHOLE_LOGIN};
@@ -25,6 +27,8 @@ use crate::core::{Chance, LinkId};
 const BACKLOG: i32 = 1024;
 /// The pause after an accept that failed for want of descriptors or memory: others may give some back meanwhile.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// Connections that are hung up on after each of these pauses.
+const HANG_UPS: usize = 32;
 /// Banned connections that are told so at once; more are just closed.
 const GOODBYES: usize = 32;
 /// For a banned connection to take the alert.
@@ -51,6 +55,7 @@ pub(crate) fn listen(address: SocketAddr, v6_only: bool) -> io::Result<TcpListen
 /// Accepts connections until the Room closes.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut random: Random) {
     let goodbyes = Arc::new(Semaphore::new(GOODBYES));
+    let mut reserve = Reserve::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -66,9 +71,32 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut random: 
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted at the moment");
+                reserve.hang_up(&listener);
                 sleep(BACK_OFF).await;
             }
         }
+    }
+}
+
+/// A descriptor that is kept for when there is none left: with it connections that wait can be taken and hung up on, one
+/// after the other, so that their users try again and do not wait for a Room that cannot answer.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    fn hang_up(&mut self, listener: &TcpListener) {
+        if self.0.take().is_some() {
+            // Without waiting: when none is there any more, none is to be hung up on.
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..HANG_UPS {
+                let Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut context) else { break };
+                drop(stream);
+            }
+        }
+        *self = Self::new();
     }
 }
 
@@ -81,8 +109,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn admit(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, draw: u32, goodbyes: &Arc<Semaphore>) {
     match shared.enter(from.ip(), draw) {
         Ok(place) => {
-            let serve = first_byte(Arc::clone(shared), stream, from, place);
-            shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(serve));
+            shared.spawn_connection(serve(Arc::clone(shared), stream, from, place));
         }
         Err(TurnedAway::Banned(banned)) => {
             tracing::debug!(address = %from, ?banned, "a banned address was turned away");
@@ -91,7 +118,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, draw: u32, g
                     let _permit = permit;
                     deny(stream).await;
                 };
-                shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(told));
+                shared.spawn_connection(told);
             }
         }
         Err(TurnedAway::Crowded) => tracing::debug!(address = %from, "turned away: too many at the door"),
@@ -114,22 +141,41 @@ async fn deny(mut stream: TcpStream) {
     .await;
 }
 
-async fn first_byte(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr, place: Place) {
+/// Serves a connection that has entered, as its first byte says.
+async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, place: Place) {
     let login_by = Instant::now() + WHOLE_LOGIN;
+    // Boxed: what the beginning needs is given back when it is over.
+    if let Some((secured, place)) = Box::pin(begin(&shared, stream, from, place)).await {
+        control::serve(shared, secured, from, place, login_by).await;
+    }
+}
+
+/// Everything up to a control connection that has shaken hands.
+async fn begin(
+    shared: &Shared,
+    mut stream: TcpStream,
+    from: SocketAddr,
+    place: Place,
+) -> Option<(control::Secured, Place)> {
     let mut first = [0; 1];
     let offence = match timeout(TLS_HANDSHAKE, stream.peek(&mut first)).await {
-        // What comes next costs work, and the ban may have come meanwhile.
-        Ok(Ok(1)) if shared.keeps_out(from.ip()) => return deny(stream).await,
+        // What comes next costs work, and a ban may have come meanwhile.
+        Ok(Ok(1)) if shared.keeps_out(from.ip()) => {
+            Box::pin(deny(stream)).await;
+            return None;
+        }
         Ok(Ok(1)) => match first[0] {
-            preface::TLS => return control::serve(shared, stream, from, place, login_by).await,
+            preface::TLS => return Some((Box::pin(control::secure(shared, stream, from)).await?, place)),
             preface::RELAY => match timeout(TLS_HANDSHAKE, token(&mut stream)).await {
                 Ok(Ok(Ok(token))) => {
                     let link = LinkId(shared.next_id());
-                    return shared.tell(Event::RelayHello { link, token, stream, from, place }).await;
+                    shared.tell(Event::RelayHello { link, token, stream, from, place }).await;
+                    return None;
                 }
                 // A newer or older user, not a hostile one.
                 Ok(Ok(Err(preface::PrefaceError::Version(_)))) => {
-                    return relay::refuse(stream, CloseCode::Version).await;
+                    Box::pin(relay::refuse(stream, CloseCode::Version)).await;
+                    return None;
                 }
                 Ok(Ok(Err(preface::PrefaceError::Kind(_)))) => Some(Offence::Malformed),
                 Ok(Err(_)) => None,
@@ -145,6 +191,7 @@ async fn first_byte(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr
         tracing::debug!(address = %from, ?offence, first = first[0], "closed at its first bytes");
         shared.tell(Event::Core(Input::Misbehaved { from: from.ip(), offence })).await;
     }
+    None
 }
 
 async fn token(

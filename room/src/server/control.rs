@@ -1,17 +1,27 @@
 //! One control connection: TLS, then a reader that tells the hub and a writer that empties the outbox.
+//!
+//! Most connections are silent most of the time, and there are many. So a silent one holds no buffer of ours: what a
+//! handshake, a write or an end needs is on the heap while it lasts, and what is read passes over the stack.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use parlor_protocol::limits::{CONTROL_FRAME, FRAME_BEFORE_LOGIN, ROOM_DEAD, ROOM_PING, TLS_HANDSHAKE};
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::control::{
     EXPORTER_LABEL, FrameError, LENGTH_BYTES, ToRoom, ToUser, frame_length,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 
@@ -29,48 +39,74 @@ const FRAMES_PER_SECOND: u64 = 500;
 const FRAME_BURST: u64 = 1_000;
 /// For the last message and the end of TLS to be taken.
 const LAST_WORD: Duration = Duration::from_secs(2);
-/// The reader's buffer at first, in bytes; it grows for a longer frame.
-const BUFFER: usize = 2 * 1024;
+/// What is read at once, in bytes: more than any frame but a long roster, which users do not send.
+const PASSING: usize = 4 * 1024;
 
-/// Serves a connection whose first byte says TLS, until it ends. `login_by` is when it must have logged in.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    from: SocketAddr,
-    place: Place,
-    login_by: Instant,
-) {
+/// A connection that has shaken hands.
+pub(crate) struct Secured {
+    reader: ReadHalf<TlsStream<TcpStream>>,
+    writer: WriteHalf<TlsStream<TcpStream>>,
+    exporter: [u8; 32],
+}
+
+/// Shakes hands on a connection whose first byte says TLS. `None`: that failed, and its address was charged where it was
+/// at fault.
+pub(crate) async fn secure(shared: &Shared, stream: TcpStream, from: SocketAddr) -> Option<Secured> {
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(TLS_HANDSHAKE, shared.tls.accept(stream)).await {
+    let stream = match timeout(TLS_HANDSHAKE, shared.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(address = %from, %error, "TLS failed");
             if tls::is_malformed(&error) {
-                misbehaved(&shared, from, Offence::Malformed).await;
+                misbehaved(shared, from, Offence::Malformed).await;
             }
-            return;
+            return None;
         }
-        Err(_) => return misbehaved(&shared, from, Offence::TimedOut).await,
+        Err(_) => {
+            misbehaved(shared, from, Offence::TimedOut).await;
+            return None;
+        }
     };
-    let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
-    let Ok(exporter) = exporter else { return };
+    let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).ok()?;
+    let (reader, writer) = tokio::io::split(stream);
+    Some(Secured { reader, writer, exporter })
+}
 
+/// Serves a connection that has shaken hands until it ends. `login_by` is when it must have logged in.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    secured: Secured,
+    from: SocketAddr,
+    place: Place,
+    login_by: Instant,
+) {
+    let Secured { reader, writer, exporter } = secured;
     let conn = ConnId(shared.next_id());
     let outbox = Outbox::default();
-    let (read_half, write_half) = tokio::io::split(stream);
-    let writer = write(write_half, outbox.clone());
-    let mut writer = shared.connections.spawn(shared.stop.clone().run_until_cancelled_owned(writer));
+    let writer = write(writer, outbox.clone());
+    let mut writer = shared.spawn_connection(writer);
     // Given back when it has logged in, or else when its socket is gone.
     let mut place = Some(Arc::new(place));
     let known = place.as_ref().map(Arc::downgrade).unwrap_or_default();
     shared.tell(Event::Opened { conn, from, exporter, outbox: outbox.clone(), place: known }).await;
 
-    let mut reader = Reader { half: read_half, buffer: BytesMut::with_capacity(BUFFER) };
+    let mut reader = Reader { half: reader, buffer: BytesMut::new() };
     let ended = tokio::select! {
         ended = read(&shared, conn, &mut reader, &outbox, login_by, &mut place) => ended,
         // The last word is written, or nothing can be written any more.
         _ = &mut writer => Ended::Written,
     };
+    Box::pin(end(&shared, conn, ended, &mut reader, &outbox, writer)).await;
+}
+
+async fn end(
+    shared: &Shared,
+    conn: ConnId,
+    ended: Ended,
+    reader: &mut Reader,
+    outbox: &Outbox,
+    writer: JoinHandle<Option<()>>,
+) {
     match ended {
         Ended::Gone => {
             outbox.abandon();
@@ -79,11 +115,11 @@ pub(crate) async fn serve(
         }
         Ended::Written => {
             shared.tell(Event::Core(Input::Closed { conn })).await;
-            linger(&mut reader).await;
+            linger(reader).await;
         }
         Ended::Broken(code) => {
             shared.tell(Event::Core(Input::Broken { conn, code })).await;
-            linger(&mut reader).await;
+            linger(reader).await;
             let _ = writer.await;
         }
     }
@@ -99,7 +135,7 @@ async fn linger(reader: &mut Reader) {
     let _ = timeout(LAST_WORD, async {
         loop {
             reader.buffer.clear();
-            if reader.half.read_buf(&mut reader.buffer).await.unwrap_or(0) == 0 {
+            if reader.more().await.unwrap_or(0) == 0 {
                 break;
             }
         }
@@ -167,17 +203,29 @@ impl Reader {
                 if self.buffer.len() >= LENGTH_BYTES + len {
                     let frame = ToRoom::decode(&self.buffer[LENGTH_BYTES..LENGTH_BYTES + len])?;
                     self.buffer.advance(LENGTH_BYTES + len);
+                    if self.buffer.is_empty() {
+                        self.buffer = BytesMut::new();
+                    }
                     return Ok(Some(frame));
                 }
-                self.buffer.reserve(LENGTH_BYTES + len - self.buffer.len());
-            } else {
-                self.buffer.reserve(BUFFER);
             }
             // A connection that ends without the end of TLS has ended all the same: the Room is no worse off.
-            if self.half.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+            if self.more().await.unwrap_or(0) == 0 {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads what is there; 0 at the end. Can be cancelled.
+    async fn more(&mut self) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut passing = [MaybeUninit::uninit(); PASSING];
+            let mut passing = ReadBuf::uninit(&mut passing);
+            ready!(Pin::new(&mut self.half).poll_read(context, &mut passing))?;
+            self.buffer.extend_from_slice(passing.filled());
+            Poll::Ready(Ok(passing.filled().len()))
+        })
+        .await
     }
 }
 
@@ -198,22 +246,31 @@ async fn write(mut half: WriteHalf<TlsStream<TcpStream>>, outbox: Outbox) {
                 [ToUser::Ping(nonce).encode().into()].into()
             }
         };
-        let written = timeout(ROOM_DEAD, async {
-            for frame in &frames {
-                half.write_all(frame).await?;
-            }
-            half.flush().await
-        });
-        let hurried = async {
-            outbox.ending().await;
-            sleep(LAST_WORD).await;
-        };
-        tokio::select! {
-            written = written => if !matches!(written, Ok(Ok(()))) {
-                break;
-            },
-            () = hurried => break,
+        if !Box::pin(write_all(&mut half, frames, &outbox)).await {
+            break;
         }
     }
-    let _ = timeout(LAST_WORD, half.shutdown()).await;
+    let _ = Box::pin(timeout(LAST_WORD, half.shutdown())).await;
+}
+
+/// Writes `frames`. False: the user does not take them, or the connection ends and has had its time.
+async fn write_all(
+    half: &mut WriteHalf<TlsStream<TcpStream>>,
+    frames: VecDeque<Bytes>,
+    outbox: &Outbox,
+) -> bool {
+    let written = timeout(ROOM_DEAD, async {
+        for frame in &frames {
+            half.write_all(frame).await?;
+        }
+        half.flush().await
+    });
+    let hurried = async {
+        outbox.ending().await;
+        sleep(LAST_WORD).await;
+    };
+    tokio::select! {
+        written = written => matches!(written, Ok(Ok(()))),
+        () = hurried => false,
+    }
 }

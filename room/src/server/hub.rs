@@ -280,7 +280,7 @@ impl Hub {
                 relay::refuse(stream, code).await;
                 drop(place);
             };
-            self.shared.connections.spawn(self.shared.stop.clone().run_until_cancelled_owned(told));
+            self.shared.spawn_connection(told);
         }
     }
 

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use parlor_protocol::wire::control::RelayToken;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,7 +52,7 @@ pub(crate) const EVENTS: usize = 1024;
 pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) door: Arc<Mutex<Door>>,
-    pub(crate) tls: tokio_rustls::TlsAcceptor,
+    tls: Mutex<tokio_rustls::TlsAcceptor>,
     /// Control connections and links that have not been spliced.
     pub(crate) connections: TaskTracker,
     /// Everything else.
@@ -97,7 +98,7 @@ impl Shared {
         Self {
             events,
             door: Arc::new(Mutex::new(door)),
-            tls,
+            tls: Mutex::new(tls),
             connections: TaskTracker::new(),
             tasks: TaskTracker::new(),
             closing: stop.child_token(),
@@ -110,6 +111,25 @@ impl Shared {
     /// Tells the hub. When the hub is gone, the Room is at its end and so is whoever tells.
     pub(crate) async fn tell(&self, event: Event) {
         let _ = self.events.send(event).await;
+    }
+
+    /// Runs what belongs to one connection until it is done or everything ends. It is boxed before it is wrapped: each
+    /// layer around a future holds room for it twice.
+    pub(crate) fn spawn_connection(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<Option<()>> {
+        self.connections.spawn(self.stop.clone().run_until_cancelled_owned(Box::pin(work)))
+    }
+
+    /// What connections shake hands with.
+    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        lock(&self.tls).clone()
+    }
+
+    /// Connections that come from now on shake hands with `tls`.
+    pub(crate) fn set_acceptor(&self, tls: tokio_rustls::TlsAcceptor) {
+        *lock(&self.tls) = tls;
     }
 
     pub(crate) fn next_id(&self) -> u64 {

@@ -40,7 +40,11 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         return Err(damaged(format!("it is longer than {FILE_BYTES} bytes")));
     }
     let body = body(path, &text)?;
-    toml::from_str(body).map(Some).map_err(|error| damaged(error.message().replace('\n', ", ")))
+    toml::from_str(body).map(Some).map_err(|error| {
+        let start = text.len() - body.len() + error.span().map_or(0, |span| span.start);
+        let line = 1 + text.get(..start).unwrap_or(&text).matches('\n').count();
+        damaged(format!("line {line}: {}", error.message().trim().replace('\n', ", ")))
+    })
 }
 
 /// Checks version and checksum and gives what stands below them.

@@ -60,13 +60,31 @@ impl IdentityFile {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountsFile {
+    #[serde(deserialize_with = "each_once")]
     pub(super) accounts: BTreeMap<UserName, PasswordHash>,
+}
+
+/// Reads a table by name. Names are equal without regard to case, so two keys may be one name.
+fn each_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<UserName, V>, D::Error> {
+    let written = BTreeMap::<String, V>::deserialize(deserializer)?;
+    let mut names = BTreeMap::new();
+    for (name, value) in written {
+        let name: UserName = name.parse().map_err(de::Error::custom)?;
+        if let Some((first, _)) = names.get_key_value(&name) {
+            return Err(de::Error::custom(format_args!("{first} and {name} are one name")));
+        }
+        names.insert(name, value);
+    }
+    Ok(names)
 }
 
 /// `identities.toml`
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BindingsFile {
+    #[serde(deserialize_with = "each_once")]
     pub(super) identities: BTreeMap<UserName, Hex32>,
 }
 

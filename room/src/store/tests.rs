@@ -142,6 +142,94 @@ fn a_file_that_was_torn_or_altered_is_named_and_left_as_it_is() {
     assert_eq!(open(home.path()).unwrap().1.accounts.len(), 3);
 }
 
+/// A file as it would be if somebody had put this in it and knew of the checksum.
+fn forged(body: &str) -> String {
+    let checksum = &blake3::hash(body.as_bytes()).to_hex()[..32];
+    format!("# {NOTE}\nversion = 1\nchecksum = \"{checksum}\"\n{body}")
+}
+
+#[test]
+fn accounts_that_cannot_be_are_refused_with_file_line_and_reason() {
+    const GOOD: &str = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
+    let home = tempfile::tempdir().unwrap();
+    drop(open(home.path()).unwrap());
+    let good = format!("[accounts]\nFoo = \"{GOOD}\"\n");
+    fs::write(home.path().join(ACCOUNTS), forged(&good)).unwrap();
+    assert_eq!(open(home.path()).unwrap().1.accounts.len(), 1);
+    for (body, part) in [
+        (good.clone() + "Bar = \"123456\"\n", "line 6: this is no bcrypt hash"),
+        (
+            good.clone() + &format!("Bar = \"{}\"\n", GOOD.replace("$10$", "$09$")),
+            "line 6: bcrypt cost 9 is not",
+        ),
+        (
+            good.clone() + &format!("Bar = \"{}\"\n", GOOD.replace("$10$", "$15$")),
+            "line 6: bcrypt cost 15 is not",
+        ),
+        (good.clone() + &format!("fOO = \"{GOOD}\"\n"), "Foo and fOO are one name"),
+        (good.clone() + &format!("\"a b\" = \"{GOOD}\"\n"), "a user name cannot contain ' '"),
+        (good.clone() + "Bar = 5\n", "line 6: invalid type"),
+        (good.clone() + "[more]\n", "unknown field"),
+    ] {
+        fs::write(home.path().join(ACCOUNTS), forged(&body)).unwrap();
+        let error = open(home.path()).unwrap_err().to_string();
+        assert!(error.contains("accounts.toml is damaged: line ") && error.contains(part), "{error}");
+        assert!(!error.contains(GOOD), "{error}");
+    }
+}
+
+#[test]
+fn wherever_a_file_is_cut_or_a_byte_of_it_changed_it_is_named_and_refused_or_set_aside() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut store, loaded) = open(home.path()).unwrap();
+    let identity = loaded.identity.fingerprint();
+    let public = PublicIdentity([9; 32]);
+    for change in [
+        StoreChange::Account { name: name("Foo"), hash: Some(PasswordHash::dummy(10)) },
+        StoreChange::Binding { name: name("Foo"), identity: Some(public) },
+        StoreChange::Ban(ban("192.0.2.7/32", Some(5))),
+        StoreChange::Tickets {
+            all: vec![TicketRecord { hash: [1; 32], name: name("Foo"), identity: public, expires: 5 }],
+        },
+    ] {
+        store.apply(change).unwrap();
+    }
+    drop(store);
+    for file in [IDENTITY, ACCOUNTS, BINDINGS, BANS, TICKETS] {
+        let path = home.path().join(file);
+        let whole = fs::read(&path).unwrap();
+        let first_line = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        let cut = (0..whole.len()).map(|at| (at, whole[..at].to_vec()));
+        let changed = (0..whole.len()).step_by(3).flat_map(|at| {
+            [1, 0x80].map(|bit| {
+                let mut bytes = whole.clone();
+                bytes[at] ^= bit;
+                (at, bytes)
+            })
+        });
+        for (at, damaged) in cut.chain(changed) {
+            fs::write(&path, &damaged).unwrap();
+            match open(home.path()) {
+                Err(error) => {
+                    assert!(file != TICKETS && error.to_string().contains(file), "{file} at {at}: {error}");
+                    assert_eq!(fs::read(&path).unwrap(), damaged, "{file} at {at} is left as it is");
+                }
+                Ok((_, loaded)) if file == TICKETS => {
+                    assert!(loaded.tickets.is_empty() || at < first_line, "{file} at {at}");
+                    assert_eq!(loaded.accounts.len(), 1, "{file} at {at}");
+                }
+                // The first line is a remark for people.
+                Ok((_, loaded)) => {
+                    assert!(damaged.len() == whole.len() && at < first_line, "{file} at {at}");
+                    assert_eq!(loaded.identity.fingerprint(), identity);
+                    assert_eq!((loaded.accounts.len(), loaded.bindings.len(), loaded.bans.len()), (1, 1, 1));
+                }
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
 #[test]
 fn a_key_file_that_was_altered_is_refused_and_never_replaced() {
     let home = tempfile::tempdir().unwrap();

@@ -101,6 +101,8 @@ fn parts_that_contradict_each_other_are_refused() {
         ("[limits]\nmax_users = 0", "limits.max_users: 0 would let nobody in"),
         ("[limits]\nban_forever_after = 0", "leave it out"),
         ("[relay]\nburst = 1", "relay.burst: 1 is less than one buffer: give 65536"),
+        ("[tls]\ncertificate = \"chain.pem\"", "tls.key: the certificate needs its key"),
+        ("[tls]\nkey = \"key.pem\"", "tls.certificate: the key needs its certificate"),
     ] {
         let error = load(Some(file), &[], &RunFlags::default()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");

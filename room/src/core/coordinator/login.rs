@@ -154,7 +154,7 @@ impl Coordinator {
                     return;
                 };
                 self.attempts.insert(attempt, Attempt { from, name: name.clone() });
-                self.set_stage(conn, Stage::Checking { attempt, checking: next });
+                self.set_stage(conn, Stage::Checking { attempt, checking: Box::new(next) });
                 out.push(Command::CheckPasswords { conn, attempt, checks });
             }
             Step::Refused { refused, next } => {

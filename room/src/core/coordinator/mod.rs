@@ -123,7 +123,7 @@ enum Stage {
     Login(AwaitLogin),
     Checking {
         attempt: u64,
-        checking: Checking,
+        checking: Box<Checking>,
     },
     /// In order, and waits until its account's identity is on disk.
     Binding {
@@ -136,8 +136,13 @@ enum Stage {
     Between,
 }
 
-/// How long changes of the roster are gathered, so that a thousand arrivals are not a million messages.
+/// How long changes of the roster are gathered at least, so that a thousand arrivals are not a million messages.
 const ROSTER_BATCH: Duration = Duration::from_millis(20);
+/// How much longer for each user online, who is told each time: 10,000 users are told four times a second, and a Room
+/// into which they all come at once has time for their logins.
+const ROSTER_BATCH_A_USER: Duration = Duration::from_micros(20);
+/// The longest that changes are gathered: a ban reaches everybody within a second.
+const ROSTER_BATCH_MOST: Duration = Duration::from_millis(500);
 /// How often what has ended is looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long tickets are gathered before they are written. A Room that is killed costs their holders one bcrypt.
@@ -322,7 +327,9 @@ impl Coordinator {
 
     /// Somebody came or went: the others are told soon.
     fn changed(&mut self, now: Now) {
-        self.flush_at.get_or_insert(now.instant + ROSTER_BATCH);
+        let online = u32::try_from(self.directory.len()).unwrap_or(u32::MAX);
+        let batch = ROSTER_BATCH + ROSTER_BATCH_A_USER.saturating_mul(online);
+        self.flush_at.get_or_insert(now.instant + batch.min(ROSTER_BATCH_MOST));
     }
 }
 

@@ -1,15 +1,18 @@
 use super::*;
 
+/// By then a few users have been told of what changed.
+const SOON: Duration = Duration::from_millis(21);
+
 #[test]
 fn arrivals_are_told_together_a_little_later() {
     let mut world = World::new(&[]);
     world.join(1, "Foo");
     world.join(2, "Bar");
-    assert!(world.room.wake_at() <= world.now.instant + ROSTER_BATCH);
-    let told = world.pass(ROSTER_BATCH);
+    assert!(world.room.wake_at() <= world.now.instant + SOON);
+    let told = world.pass(SOON);
     let [Command::Broadcast(ToUser::Roster(roster))] = &told[..] else { panic!("{told:?}") };
     assert_eq!(roster.joined.len(), 2);
-    assert!(world.pass(ROSTER_BATCH).is_empty());
+    assert!(world.pass(SOON).is_empty());
 }
 
 #[test]
@@ -127,13 +130,13 @@ fn a_ban_cuts_sessions_and_relays_and_passes_when_its_time_is_over() {
         _ => None,
     });
     assert_eq!(back, Some(Some(60_000)), "it may come back when the ban has passed");
-    let told = world.pass(ROSTER_BATCH);
+    let told = world.pass(SOON);
     assert!(
         told.iter()
             .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.len() == 1))
     );
     let mut told = world.pass(Duration::from_secs(60));
-    told.extend(world.pass(ROSTER_BATCH));
+    told.extend(world.pass(SOON));
     assert!(
         told.iter()
             .any(|command| matches!(command, Command::Broadcast(ToUser::Blacklist(nets)) if nets.is_empty()))
@@ -145,14 +148,14 @@ fn a_ban_cuts_sessions_and_relays_and_passes_when_its_time_is_over() {
 fn bans_in_quick_succession_are_told_once() {
     let mut world = World::new(&[]);
     world.join(1, "Foo");
-    world.pass(ROSTER_BATCH);
+    world.pass(SOON);
     for host in 1..100 {
         let net = format!("192.0.2.{host}/32").parse().unwrap();
         let told = world.admin(AdminRequest::BanAdd { net, seconds: None });
         assert!(told.iter().any(|command| matches!(command, Command::Blacklist(_))), "the door at once");
         assert!(!told.iter().any(|command| matches!(command, Command::Broadcast(_))));
     }
-    let told = world.pass(ROSTER_BATCH);
+    let told = world.pass(SOON);
     assert!(matches!(&told[..], [Command::Broadcast(ToUser::Blacklist(nets))] if nets.len() == 99));
 }
 
