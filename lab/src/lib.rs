@@ -2,12 +2,14 @@
 //!
 //! What is shown here is shown from outside: the two programs are started as anybody would start them and
 //! judged by their output, their exit codes, the packets on the wire and the bytes in their memory. Nothing
-//! here reaches into the libraries; the benchmark uses what they offer to any program.
+//! here reaches into the libraries; the benchmark uses what they offer to any program, and those who misbehave speak the
+//! protocol themselves.
 //!
 //! - [`netns`]: hosts, switches and routers with NAT, made of network namespaces.
 //! - [`process`]: programs that never outlive their owner, and waits that always end.
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
 //! - [`memory`]: searching the memory of a running process.
+//! - [`hostile`]: clients, peers, Rooms and networks that misbehave.
 //! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
 //! - [`faults`]: what users notice when links, paths, the Room or their peer fail; the program `parlor-faults`.
 //!
@@ -16,6 +18,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod faults;
+pub mod hostile;
 pub mod memory;
 pub mod netns;
 pub mod process;

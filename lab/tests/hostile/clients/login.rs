@@ -1,0 +1,575 @@
+//! From Hello to Welcome: who is somebody else, or nobody, or too many.
+
+use anyhow::{Context, Result, bail, ensure};
+use parlor_lab::hostile::client::{Client, Who, secret};
+use parlor_lab::hostile::outcome::Outcome::{self, Closed, LoginRefused, Served};
+use parlor_lab::hostile::outcome::{Cost, without_numbers};
+use parlor_protocol::identity::{Identity, Purpose};
+use parlor_protocol::refusal::{CloseCode, LoginRefusal};
+use parlor_protocol::wire::control::{
+    Credentials, Hello, Introduce, LENGTH_BYTES, TicketSecret, ToRoom, ToUser, login_proof_message,
+};
+use parlor_room::admin::{AdminRequest, AdminResponse};
+use parlor_room::password::PasswordHash;
+
+use super::Place::{Accounts, Open, Password};
+use super::{PASSWORD, Place, Scene};
+use crate::table::Row;
+
+/// Three guesses are over the bar; three more make up for what decays while bcrypt is busy with others.
+const GUESSES: Cost = Cost::AddsUp(6);
+/// The same where nothing takes its time.
+const LIES: Cost = Cost::AddsUp(4);
+
+pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
+    use CloseCode::{LimitExceeded, Malformed, Replaced, Unexpected};
+    use LoginRefusal as No;
+    let taken = |same_identity| LoginRefused(No::NameInUse { same_identity });
+    let waits = || LoginRefused(No::TooManyAttempts { seconds: 0 });
+    vec![
+        (
+            Open,
+            Row::new("a Login comes before the Hello", |s| Box::pin(without_hello(s)), Closed(Unexpected))
+                .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "a second Hello comes in place of a Login",
+                |s| Box::pin(greets_twice(s)),
+                Closed(Unexpected),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "an Introduce comes before the Login",
+                |s| Box::pin(asks_too_early(s)),
+                Closed(Unexpected),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new("a Ping comes before the Login", |s| Box::pin(pings_too_early(s)), Closed(Unexpected))
+                .costs(Cost::Bars),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a second Login comes while the first one's password is checked",
+                |s| Box::pin(logs_in_at_once(s)),
+                Closed(Unexpected),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Login's proof is of another TLS connection",
+                |s| Box::pin(replays_proof(s)),
+                LoginRefused(No::Proof),
+            )
+            .costs(LIES),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Login's proof is for another name",
+                |s| Box::pin(proves_another_name(s)),
+                LoginRefused(No::Proof),
+            )
+            .costs(LIES),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Login's proof is by another identity",
+                |s| Box::pin(proves_by_another(s)),
+                LoginRefused(No::Proof),
+            )
+            .costs(LIES),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Login's proof was made for another purpose",
+                |s| Box::pin(proves_otherwise(s)),
+                LoginRefused(No::Proof),
+            )
+            .costs(LIES),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Login's handshake key is certified by another identity",
+                |s| Box::pin(steals_a_key(s)),
+                LoginRefused(No::Proof),
+            )
+            .costs(LIES),
+        ),
+        (
+            Accounts,
+            Row::new("a password is wrong", |s| Box::pin(guesses(s)), LoginRefused(No::Credentials))
+                .costs(GUESSES),
+        ),
+        (
+            Accounts,
+            Row::new("a name has no account", |s| Box::pin(is_unknown(s)), LoginRefused(No::Credentials))
+                .costs(Cost::Counts),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a guest comes where names are accounts",
+                |s| Box::pin(is_guest(s)),
+                LoginRefused(No::PasswordNeeded),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a guest brings an account's password",
+                |s| Box::pin(is_guest_with_password(s)),
+                LoginRefused(No::Credentials),
+            )
+            .costs(Cost::Counts),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a password is longer than bcrypt reads",
+                |s| Box::pin(says_long_password(s)),
+                LoginRefused(No::Credentials),
+            )
+            .costs(Cost::Counts),
+        ),
+        (
+            Accounts,
+            Row::new("a password has a NUL in it", |s| Box::pin(says_nul(s)), LoginRefused(No::Credentials))
+                .costs(Cost::Counts),
+        ),
+        (
+            Password,
+            Row::new(
+                "the room password is wrong",
+                |s| Box::pin(guesses_sesame(s)),
+                LoginRefused(No::RoomPassword),
+            )
+            .costs(GUESSES),
+        ),
+        (
+            Password,
+            Row::new(
+                "the room password is missing",
+                |s| Box::pin(tries_without(s)),
+                LoginRefused(No::RoomPassword),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "three refusals are not enough for one connection",
+                |s| Box::pin(tries_four_times(s)),
+                Closed(LimitExceeded),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "an account is guessed at a fourth time in a minute from one address",
+                |s| Box::pin(guesses_on(s)),
+                waits(),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "an account is guessed at from one address and used from another",
+                |s| Box::pin(owner_gets_in(s)),
+                Served,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name holds an escape sequence",
+                |s| Box::pin(is_called(s, b"\x1b[31mroot")),
+                Closed(Malformed),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name holds a mark that turns text around",
+                |s| Box::pin(is_called(s, "root\u{202e}gnp".as_bytes())),
+                Closed(Malformed),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name holds a line feed",
+                |s| Box::pin(is_called(s, b"Foo\nBar logged in")),
+                Closed(Malformed),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new("a name is no UTF-8", |s| Box::pin(is_called(s, b"Foo\xff\xfe")), Closed(Malformed))
+                .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new("a name is empty", |s| Box::pin(is_called(s, b"")), Closed(Malformed)).costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new("a name has 33 letters", |s| Box::pin(is_called(s, &[b'a'; 33])), Closed(Malformed))
+                .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name is a letter that looks like another",
+                |s| Box::pin(is_called(s, "F\u{43e}\u{43e}".as_bytes())),
+                Closed(Malformed),
+            )
+            .costs(Cost::Bars),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "an account is used with another identity than before",
+                |s| Box::pin(is_another(s)),
+                LoginRefused(No::IdentityMismatch),
+            ),
+        ),
+        (Accounts, Row::new("a ticket is made up", |s| Box::pin(forges_ticket(s)), LoginRefused(No::Ticket))),
+        (
+            Accounts,
+            Row::new(
+                "a ticket is another identity's",
+                |s| Box::pin(shows_ticket(s, Thief::Identity)),
+                LoginRefused(No::Ticket),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a ticket is another name's",
+                |s| Box::pin(shows_ticket(s, Thief::Name)),
+                LoginRefused(No::Ticket),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a ticket is from before the account was removed",
+                |s| Box::pin(shows_ticket(s, Thief::Removed)),
+                LoginRefused(No::Ticket),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new("a ticket is shown twice at once", |s| Box::pin(shows_ticket(s, Thief::Nobody)), Served),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name that is online is asked for by another identity",
+                |s| Box::pin(comes_second(s, 2, false)),
+                taken(false),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "another identity takes a name over",
+                |s| Box::pin(comes_second(s, 2, true)),
+                taken(false),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name that is online is asked for by another program of its identity",
+                |s| Box::pin(comes_second(s, 1, false)),
+                taken(true),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name is taken over by its own identity, which ends the first session",
+                |s| Box::pin(takes_over(s)),
+                Closed(Replaced),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a name is asked for in other letters",
+                |s| Box::pin(comes_in_capitals(s)),
+                taken(false),
+            ),
+        ),
+    ]
+}
+
+async fn without_hello(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.connected().await?;
+    let login = scene.who(1).login(&client.exporter)?;
+    client.send(&ToRoom::Login(Box::new(login))).await?;
+    client.end().await
+}
+
+async fn greets_twice(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    client.send(&ToRoom::Hello(Hello::new("again"))).await?;
+    client.end().await
+}
+
+async fn asks_too_early(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    client.send(&ToRoom::Introduce(Introduce { request: 1, peer: "Foo".parse()? })).await?;
+    client.end().await
+}
+
+async fn pings_too_early(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    client.send(&ToRoom::Ping(1)).await?;
+    client.end().await
+}
+
+async fn logs_in_at_once(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let who = Who { name: scene.account(), ..scene.who(1).password("wrong")? };
+    let login = ToRoom::Login(Box::new(who.login(&client.exporter)?)).encode();
+    client.send_bytes(&[login.clone(), login].concat()).await?;
+    client.end().await
+}
+
+async fn replays_proof(scene: &Scene) -> Result<Outcome> {
+    let first = scene.greeted().await?;
+    let proof = Some(scene.who(1).login(&first.exporter)?.proof);
+    scene.greeted().await?.tries(&Who { proof, ..scene.who(1) }).await
+}
+
+async fn proves_another_name(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let proof = Some(scene.who(2).login(&client.exporter)?.proof);
+    let who = Who { proof, seed: 2, ..scene.who(1) };
+    client.tries(&who).await
+}
+
+async fn proves_by_another(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let proof = Some(Who { seed: 2, ..scene.who(1) }.login(&client.exporter)?.proof);
+    client.tries(&Who { proof, ..scene.who(1) }).await
+}
+
+async fn proves_otherwise(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let who = scene.who(1);
+    let message = login_proof_message(&client.exporter, &who.name.parse()?);
+    let proof = Some(who.identity().sign(Purpose::RoomProof, &message));
+    client.tries(&Who { proof, ..who }).await
+}
+
+async fn steals_a_key(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let noise = Some(Identity::from_seed(&[2; 32]).noise_certificate());
+    client.tries(&Who { noise, ..scene.who(1) }).await
+}
+
+async fn guesses(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    client.tries(&Who { name: scene.account(), ..scene.who(1).password("wrong")? }).await
+}
+
+async fn is_unknown(scene: &Scene) -> Result<Outcome> {
+    scene.greeted().await?.tries(&scene.who(1).password(PASSWORD)?).await
+}
+
+async fn is_guest(scene: &Scene) -> Result<Outcome> {
+    scene.greeted().await?.tries(&Who { name: "guest-abc123".to_owned(), ..scene.who(1) }).await
+}
+
+async fn is_guest_with_password(scene: &Scene) -> Result<Outcome> {
+    let guest = Who { name: format!("guest-{}", scene.number), ..scene.who(1).password(PASSWORD)? };
+    scene.greeted().await?.tries(&guest).await
+}
+
+/// A login whose password is not what this program would let anybody type.
+async fn tries_password(scene: &Scene, password: &str) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let typed = "0".repeat(password.len().min(71));
+    let who = Who { name: scene.account(), ..scene.who(1).password(&typed)? };
+    let frame = ToRoom::Login(Box::new(who.login(&client.exporter)?)).encode();
+    let at =
+        frame.windows(typed.len()).position(|bytes| bytes == typed.as_bytes()).context("the password")?;
+    let frame = replaced(&frame, at, typed.len(), password.as_bytes());
+    for _ in 0..100 {
+        client.send_bytes(&frame).await?;
+        match client.next().await? {
+            Some(ToUser::LoginRefused(LoginRefusal::Busy { retry_after_ms })) => {
+                tokio::time::sleep(std::time::Duration::from_millis(retry_after_ms.into())).await;
+            }
+            Some(ToUser::LoginRefused(refusal)) => return Ok(LoginRefused(without_numbers(refusal))),
+            Some(ToUser::Closing(closing)) => return Ok(Closed(closing.code)),
+            other => bail!("{other:?}"),
+        }
+    }
+    bail!("always busy")
+}
+
+async fn says_long_password(scene: &Scene) -> Result<Outcome> {
+    // bcrypt would read no further than the 72nd byte.
+    tries_password(scene, &"1".repeat(100)).await
+}
+
+async fn says_nul(scene: &Scene) -> Result<Outcome> {
+    tries_password(scene, &format!("{PASSWORD}\0and more")).await
+}
+
+async fn guesses_sesame(scene: &Scene) -> Result<Outcome> {
+    let who = Who { room_password: Some(secret("wrong")?), ..scene.who(1) };
+    scene.greeted().await?.tries(&who).await
+}
+
+async fn tries_without(scene: &Scene) -> Result<Outcome> {
+    scene.greeted().await?.tries(&scene.who(1)).await
+}
+
+async fn tries_four_times(scene: &Scene) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    for _ in 0..3 {
+        let refused = client.tries(&Who { name: scene.account(), ..scene.who(1) }).await?;
+        ensure!(refused == LoginRefused(LoginRefusal::PasswordNeeded), "{refused}");
+    }
+    client.send(&ToRoom::Login(Box::new(scene.who(1).login(&client.exporter)?))).await?;
+    client.end().await
+}
+
+/// Three guesses, which are not yet enough to bar the address.
+async fn guess_thrice(scene: &Scene) -> Result<()> {
+    for _ in 0..3 {
+        let refused = guesses(scene).await?;
+        ensure!(refused == LoginRefused(LoginRefusal::Credentials), "{refused}");
+    }
+    Ok(())
+}
+
+async fn guesses_on(scene: &Scene) -> Result<Outcome> {
+    guess_thrice(scene).await?;
+    let right = Who { name: scene.account(), ..scene.who(1).password(PASSWORD)? };
+    scene.greeted().await?.tries(&right).await
+}
+
+async fn owner_gets_in(scene: &Scene) -> Result<Outcome> {
+    guess_thrice(scene).await?;
+    let right = Who { name: scene.account(), ..scene.who(1).password(PASSWORD)? };
+    Client::greeted(scene.ground.elsewhere(), &scene.room()).await?.tries(&right).await
+}
+
+/// A login under a name that no program lets anybody have.
+async fn is_called(scene: &Scene, name: &'static [u8]) -> Result<Outcome> {
+    let mut client = scene.greeted().await?;
+    let who = scene.who(1);
+    let frame = ToRoom::Login(Box::new(who.login(&client.exporter)?)).encode();
+    client.send_bytes(&replaced(&frame, LENGTH_BYTES + 2, who.name.len(), name)).await?;
+    client.end().await
+}
+
+/// A frame with a text of less than 251 bytes in place of another.
+fn replaced(frame: &[u8], at: usize, len: usize, text: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame.splice(at - 1..at + len, [&[text.len() as u8], text].concat());
+    let length = (frame.len() - LENGTH_BYTES) as u32;
+    frame[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    frame
+}
+
+/// An account that its owner has used.
+async fn used_account(scene: &Scene) -> Result<(Who, TicketSecret)> {
+    let owner = Who { name: scene.account(), ..scene.who(1).password(PASSWORD)? };
+    let (mut client, welcome) = Client::joined(scene.ground.elsewhere(), &scene.room(), &owner).await?;
+    client.send(&ToRoom::Bye(CloseCode::Done)).await?;
+    client.end().await?;
+    Ok((owner, welcome.ticket.context("no ticket")?.secret))
+}
+
+async fn is_another(scene: &Scene) -> Result<Outcome> {
+    let (owner, _) = used_account(scene).await?;
+    scene.greeted().await?.tries(&Who { seed: 2, ..owner }).await
+}
+
+async fn forges_ticket(scene: &Scene) -> Result<Outcome> {
+    let credentials = Credentials::Ticket(TicketSecret([7; 32]));
+    scene.greeted().await?.tries(&Who { name: scene.account(), credentials, ..scene.who(1) }).await
+}
+
+/// What is wrong about a ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thief {
+    Identity,
+    Name,
+    Removed,
+    Nobody,
+}
+
+async fn shows_ticket(scene: &Scene, thief: Thief) -> Result<Outcome> {
+    let owner =
+        if thief == Thief::Removed { stored_account(scene).await? } else { used_account(scene).await? };
+    let (owner, ticket) = owner;
+    let honest = Who { credentials: Credentials::Ticket(ticket), ..owner };
+    let who = match thief {
+        Thief::Identity => Who { seed: 2, ..honest },
+        Thief::Name => Who { name: super::account(scene.number + 100), ..honest },
+        Thief::Removed => honest,
+        Thief::Nobody => {
+            let mut first = scene.greeted().await?;
+            let first = first.tries(&honest).await?;
+            ensure!(first == Served, "{first}");
+            honest
+        }
+    };
+    scene.greeted().await?.tries(&who).await
+}
+
+/// The same with an account that is removed meanwhile.
+async fn stored_account(scene: &Scene) -> Result<(Who, TicketSecret)> {
+    let room = &scene.venue.room;
+    let name = format!("stored{}", scene.number);
+    let (parsed, hash) = (name.parse()?, super::HASH.parse::<PasswordHash>()?);
+    ensure!(room.admin(AdminRequest::UserAdd { name: parsed, hash }).await == AdminResponse::Done);
+    let owner = Who { name: name.clone(), ..scene.who(1).password(PASSWORD)? };
+    let (_client, welcome) = Client::joined(scene.from, &scene.room(), &owner).await?;
+    ensure!(room.admin(AdminRequest::UserRemove { name: name.parse()? }).await == AdminResponse::Done);
+    Ok((owner, welcome.ticket.context("no ticket")?.secret))
+}
+
+async fn comes_second(scene: &Scene, seed: u8, take_over: bool) -> Result<Outcome> {
+    let (mut first, who) = scene.joined(1).await?;
+    let second = scene.greeted().await?.tries(&Who { seed, instance: 9, take_over, ..who }).await?;
+    ensure!(first.verdict().await? == Served, "the first session ended");
+    Ok(second)
+}
+
+async fn takes_over(scene: &Scene) -> Result<Outcome> {
+    let (mut first, who) = scene.joined(1).await?;
+    let mut second = scene.greeted().await?;
+    let taken = second.tries(&Who { instance: 9, take_over: true, ..who }).await?;
+    ensure!(taken == Served, "{taken}");
+    first.end().await
+}
+
+async fn comes_in_capitals(scene: &Scene) -> Result<Outcome> {
+    let (_first, who) = scene.joined(1).await?;
+    scene.greeted().await?.tries(&Who { seed: 2, name: who.name.to_uppercase(), ..who }).await
+}

@@ -1,0 +1,551 @@
+//! After Welcome: floods, addresses that are no one's own, and what only Rooms may say.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use parlor_lab::hostile::client::{Client, Who};
+use parlor_lab::hostile::outcome::Cost;
+use parlor_lab::hostile::outcome::Outcome::{self, Closed, Dropped, NotIntroduced, Served, Withheld};
+use parlor_protocol::presence::Presence;
+use parlor_protocol::refusal::{CloseCode, PairRefusal};
+use parlor_protocol::wire::control::{Hello, RelayToken, ToRoom, ToUser};
+use parlor_protocol::wire::preface;
+use parlor_room::admin::{AdminRequest, AdminResponse};
+use parlor_room::password::PasswordHash;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Place::{Accounts, Crowded, Open};
+use super::door::framed;
+use super::{PASSWORD, Place, Scene};
+use crate::table::Row;
+
+/// A port that users say they listen on.
+const PORT: u16 = 4000;
+/// For a Room to check an address, twice.
+const CHECKS: Duration = Duration::from_secs(3);
+
+pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
+    use CloseCode::{Banned, Done, LimitExceeded, Malformed, Removed, Unexpected};
+    let busy = || NotIntroduced(PairRefusal::Busy { retry_after_ms: 0 });
+    vec![
+        (
+            Open,
+            Row::new(
+                "a second Login comes after Welcome",
+                |s| Box::pin(logs_in_again(s)),
+                Closed(Unexpected),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Hello comes after Welcome",
+                |s| Box::pin(says(s, ToRoom::Hello(Hello::new("x")).encode())),
+                Closed(Unexpected),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a frame after Welcome is a byte too long",
+                |s| Box::pin(says(s, [1, 0, 1, 0, 5])),
+                Closed(LimitExceeded),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a frame after Welcome says that it is 4 GiB long",
+                |s| Box::pin(says(s, [0xff; 5])),
+                Closed(LimitExceeded),
+            ),
+        ),
+        (
+            Open,
+            Row::new("a frame after Welcome has no bytes", |s| Box::pin(says(s, [0; 4])), Closed(Malformed)),
+        ),
+        (
+            Open,
+            Row::new(
+                "a frame after Welcome is of a kind that is not known",
+                |s| Box::pin(says(s, framed(0, b""))),
+                Closed(Unexpected),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user says Introduced as if it were the Room",
+                |s| Box::pin(says(s, framed(133, &[0; 64]))),
+                Closed(Unexpected),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user says Closing as if it were the Room",
+                |s| Box::pin(says(s, framed(138, &[3, 0]))),
+                Closed(Unexpected),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "bytes follow the number of a Ping",
+                |s| Box::pin(says(s, framed(5, &[1, 2]))),
+                Closed(Malformed),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a Pong comes that nobody asked for",
+                |s| Box::pin(says(s, ToRoom::Pong(77).encode())),
+                Served,
+            ),
+        ),
+        (Open, Row::new("a user goes on talking after its Bye", |s| Box::pin(talks_on(s)), Closed(Done))),
+        (
+            Open,
+            Row::new(
+                "a user asks to be introduced to itself",
+                |s| Box::pin(asks_for_itself(s)),
+                NotIntroduced(PairRefusal::Yourself),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user asks for who is not there",
+                |s| Box::pin(asks_for_nobody(s)),
+                NotIntroduced(PairRefusal::Offline),
+            ),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a user asks for who has no account",
+                |s| Box::pin(asks_for_no_account(s)),
+                NotIntroduced(PairRefusal::NoSuchPeer),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user asks for a name that is none",
+                |s| Box::pin(says(s, framed(4, b"\x01\x04\x1b[2J"))),
+                Closed(Malformed),
+            ),
+        ),
+        (Crowded, Row::new("a user asks for 300 introductions at once", |s| Box::pin(asks_on(s)), busy())),
+        (
+            Crowded,
+            Row::new(
+                "eight users ask for the same one 2,000 times at once",
+                |s| Box::pin(crowd_asks(s)),
+                busy(),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user says 3,000 Pings and reads nothing meanwhile",
+                |s| Box::pin(pings_on(s)),
+                Served,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces 17 addresses",
+                |s| Box::pin(announces(s, vec![IpAddr::from([10, 0, 0, 1]); 17])),
+                Closed(LimitExceeded),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user's LAN has a name of 65 bytes",
+                |s| Box::pin(is_in_lan(s, &[b'x'; 65])),
+                Closed(Malformed),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user's LAN has a name with an escape sequence",
+                |s| Box::pin(is_in_lan(s, b"\x1b]0;owned\x07")),
+                Closed(Malformed),
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces loopback",
+                |s| Box::pin(is_told(s, &["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces what is no address of one machine",
+                |s| {
+                    Box::pin(is_told(
+                        s,
+                        &["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "0.1.2.3"],
+                    ))
+                },
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces a link-local v6 address",
+                |s| Box::pin(is_told(s, &["fe80::1"])),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces a stranger's public addresses as its own in the LAN",
+                |s| Box::pin(is_told(s, &["198.51.100.7", "2001:db8::7", "::ffff:198.51.100.7"])),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user announces addresses without a port",
+                |s| Box::pin(is_told_without_port(s)),
+                Withheld,
+            ),
+        ),
+        (Open, Row::new("a user announces a banned address", |s| Box::pin(is_told_banned(s)), Withheld)),
+        (
+            Open,
+            Row::new(
+                "a user declares loopback as its public address",
+                |s| Box::pin(declares(s, [127, 0, 0, 1].into())),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares a multicast address as its public one",
+                |s| Box::pin(declares(s, [224, 0, 0, 251].into())),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares another v6 network's address as its public one",
+                |s| Box::pin(declares(s, Ipv6Addr::LOCALHOST.into())),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares a stranger's address, and the stranger says nothing",
+                |s| Box::pin(aims_at_stranger(s, None)),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares a stranger's address, and the stranger repeats what it is asked",
+                |s| Box::pin(aims_at_stranger(s, Some(Answers::Echo))),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares a stranger's address, and the stranger answers with chance",
+                |s| Box::pin(aims_at_stranger(s, Some(Answers::Chance))),
+                Withheld,
+            ),
+        ),
+        (
+            Open,
+            Row::new(
+                "a user declares another port 50 times to have a stranger knocked at",
+                |s| Box::pin(knocks(s)),
+                Served,
+            ),
+        ),
+        (
+            Open,
+            Row::new("a user's address is banned while it is in", |s| Box::pin(is_banned(s)), Closed(Banned))
+                .costs(Cost::Bars),
+        ),
+        (
+            Open,
+            Row::new("a banned address shows a relay token", |s| Box::pin(relays_banned(s)), Dropped)
+                .costs(Cost::Bars),
+        ),
+        (
+            Accounts,
+            Row::new(
+                "a user's account is removed while it is in",
+                |s| Box::pin(is_removed(s)),
+                Closed(Removed),
+            ),
+        ),
+    ]
+}
+
+async fn says(scene: &Scene, bytes: impl Into<Vec<u8>> + Send) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    client.send_bytes(&bytes.into()).await?;
+    client.verdict().await
+}
+
+async fn logs_in_again(scene: &Scene) -> Result<Outcome> {
+    let (mut client, who) = scene.joined(1).await?;
+    let login = who.login(&client.exporter)?;
+    client.send(&ToRoom::Login(Box::new(login))).await?;
+    client.verdict().await
+}
+
+async fn talks_on(scene: &Scene) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    let bye = ToRoom::Bye(CloseCode::Done).encode();
+    client.send_bytes(&[bye, ToRoom::Ping(1).encode(), framed(99, b"")].concat()).await?;
+    client.end().await
+}
+
+async fn asks(scene: &Scene, peer: &str) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    client.asks_for(1, peer).await?;
+    Ok(client.answer(1).await?.err().unwrap_or(Served))
+}
+
+async fn asks_for_itself(scene: &Scene) -> Result<Outcome> {
+    asks(scene, &scene.who(1).name.to_uppercase()).await
+}
+
+async fn asks_for_nobody(scene: &Scene) -> Result<Outcome> {
+    asks(scene, "nobody-at-all").await
+}
+
+async fn asks_for_no_account(scene: &Scene) -> Result<Outcome> {
+    let who = Who { name: scene.account(), ..scene.who(1).password(PASSWORD)? };
+    let (mut client, _) = Client::joined(scene.from, &scene.room(), &who).await?;
+    client.asks_for(1, "nobody-at-all").await?;
+    Ok(client.answer(1).await?.err().unwrap_or(Served))
+}
+
+async fn asks_on(scene: &Scene) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    for request in 0..300 {
+        client.asks_for(request, "nobody-at-all").await?;
+    }
+    for request in 0..300 {
+        match client.answer(request).await? {
+            Err(NotIntroduced(PairRefusal::Offline)) => {}
+            Err(other) => return Ok(other),
+            Ok(_) => return Ok(Served),
+        }
+    }
+    Ok(Served)
+}
+
+async fn crowd_asks(scene: &Scene) -> Result<Outcome> {
+    let mut who = scene.who(1);
+    // A path besides the relay, of which one user has so much and no more.
+    (who.presence.private, who.presence.port) = (vec![[10, 0, 0, 9].into()], PORT);
+    let (mut asked, _) = Client::joined(scene.from, &scene.room(), &who).await?;
+    let mut crowd = JoinSet::new();
+    for seed in 2..10 {
+        let (mut client, _) = scene.joined(seed).await?;
+        let peer = who.name.clone();
+        crowd.spawn(async move {
+            for request in 0..250 {
+                client.asks_for(request, &peer).await?;
+            }
+            for request in 0..250 {
+                if let Err(refused) = client.answer(request).await? {
+                    return Ok(refused);
+                }
+            }
+            anyhow::Ok(Served)
+        });
+    }
+    let mut found = Served;
+    while let Some(refused) = crowd.join_next().await {
+        let refused = refused??;
+        if refused != Served {
+            found = refused;
+        }
+    }
+    ensure!(asked.verdict().await? == Served, "who was asked for is gone");
+    Ok(found)
+}
+
+async fn pings_on(scene: &Scene) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    let pings: Vec<u8> = (0..3000).flat_map(|nonce| ToRoom::Ping(nonce).encode()).collect();
+    client.send_bytes(&pings).await?;
+    client.verdict().await
+}
+
+async fn announces(scene: &Scene, private: Vec<IpAddr>) -> Result<Outcome> {
+    let presence = Presence { private, ..scene.who(1).presence };
+    says(scene, ToRoom::Presence(presence).encode()).await
+}
+
+async fn is_in_lan(scene: &Scene, name: &'static [u8]) -> Result<Outcome> {
+    let mut presence = framed(3, &[1; 16]);
+    presence.push(name.len() as u8);
+    presence.extend(name);
+    presence.extend([0, 0, 0, 0, 0]);
+    let length = (presence.len() - 4) as u32;
+    presence[..4].copy_from_slice(&length.to_le_bytes());
+    says(scene, presence).await
+}
+
+/// A user that says it can be reached so, and what somebody else is told to dial.
+async fn handed_out(scene: &Scene, presence: Presence) -> Result<Vec<SocketAddr>> {
+    let who = Who { presence, ..scene.who(1) };
+    let (mut user, _) = Client::joined(scene.from, &scene.room(), &who).await?;
+    // What the Room checks it tells the user of.
+    if who.presence.public.is_some() {
+        let told = async {
+            while !matches!(user.next().await?, None | Some(ToUser::Reachable(_))) {}
+            anyhow::Ok(())
+        };
+        timeout(CHECKS, told).await.unwrap_or(Ok(()))?;
+    }
+    let (mut asker, _) = Client::joined(scene.ground.elsewhere(), &scene.room(), &scene.who(2)).await?;
+    asker.asks_for(1, &who.name).await?;
+    let introduced = asker.answer(1).await?.ok().context("not introduced")?;
+    Ok(introduced.rungs.into_iter().flat_map(|offer| offer.dial).collect())
+}
+
+fn withheld(dialled: &[SocketAddr]) -> Outcome {
+    if dialled.is_empty() { Withheld } else { Served }
+}
+
+async fn is_told(scene: &Scene, private: &[&str]) -> Result<Outcome> {
+    let private = private.iter().map(|ip| Ok(ip.parse()?)).collect::<Result<_>>()?;
+    let presence = Presence { private, port: PORT, ..scene.who(1).presence };
+    Ok(withheld(&handed_out(scene, presence).await?))
+}
+
+async fn is_told_without_port(scene: &Scene) -> Result<Outcome> {
+    let presence = Presence { private: vec![[10, 0, 0, 9].into()], ..scene.who(1).presence };
+    Ok(withheld(&handed_out(scene, presence).await?))
+}
+
+async fn is_told_banned(scene: &Scene) -> Result<Outcome> {
+    scene.venue.room.ban("10.66.6.0/24".parse()?, None).await?;
+    is_told(scene, &["10.66.6.7", "::ffff:10.66.6.8"]).await
+}
+
+async fn declares(scene: &Scene, public: IpAddr) -> Result<Outcome> {
+    let presence = Presence { public: Some(public), port: PORT, ..scene.who(1).presence };
+    Ok(withheld(&handed_out(scene, presence).await?))
+}
+
+/// How a stranger answers a Room that knocks.
+#[derive(Debug, Clone, Copy)]
+enum Answers {
+    Echo,
+    Chance,
+}
+
+/// A listener that has nothing to do with Parlor, and how often it was knocked at.
+struct Stranger {
+    address: SocketAddr,
+    knocks: Arc<AtomicUsize>,
+    _serves: JoinSet<()>,
+}
+
+impl Stranger {
+    async fn at(ip: IpAddr, answers: Option<Answers>) -> Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).await?;
+        let (address, knocks) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
+        let mut serves = JoinSet::new();
+        let counted = Arc::clone(&knocks);
+        serves.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let mut asked = [0; preface::CHECK_BYTES];
+                if stream.read_exact(&mut asked).await.is_ok() {
+                    let _ = match answers {
+                        Some(Answers::Echo) => stream.write_all(&asked[2..]).await,
+                        Some(Answers::Chance) => stream.write_all(&[4; 32]).await,
+                        None => Ok(()),
+                    };
+                }
+            }
+        });
+        Ok(Self { address, knocks, _serves: serves })
+    }
+}
+
+async fn aims_at_stranger(scene: &Scene, answers: Option<Answers>) -> Result<Outcome> {
+    let stranger = Stranger::at(scene.ground.elsewhere(), answers).await?;
+    let (public, port) = (Some(stranger.address.ip()), stranger.address.port());
+    let presence = Presence { public, port, ..scene.who(1).presence };
+    let found = withheld(&handed_out(scene, presence).await?);
+    if scene.ground.has_strangers() {
+        ensure!(stranger.knocks.load(Ordering::Relaxed) > 0, "the Room did not check");
+    }
+    Ok(found)
+}
+
+async fn knocks(scene: &Scene) -> Result<Outcome> {
+    let stranger = Stranger::at(scene.ground.elsewhere(), None).await?;
+    let (mut client, who) = scene.joined(1).await?;
+    for n in 0..50 {
+        let port = if n % 2 == 0 { stranger.address.port() } else { PORT };
+        let public = Some(stranger.address.ip());
+        client.send(&ToRoom::Presence(Presence { public, port, ..who.presence.clone() })).await?;
+    }
+    let verdict = client.verdict().await?;
+    sleep(CHECKS).await;
+    let knocks = stranger.knocks.load(Ordering::Relaxed);
+    ensure!(knocks <= 8, "a stranger was knocked at {knocks} times");
+    Ok(verdict)
+}
+
+async fn is_banned(scene: &Scene) -> Result<Outcome> {
+    let (mut client, _) = scene.joined(1).await?;
+    scene.venue.room.ban(scene.from.into(), None).await?;
+    client.end().await
+}
+
+async fn relays_banned(scene: &Scene) -> Result<Outcome> {
+    scene.venue.room.ban(scene.from.into(), None).await?;
+    let mut stream = super::door::plain(scene).await?;
+    stream.write_all(&preface::relay(&RelayToken([1; 32]))).await?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    ensure!(answer.is_empty(), "the Room answers {answer:?}");
+    Ok(Dropped)
+}
+
+async fn is_removed(scene: &Scene) -> Result<Outcome> {
+    let room = &scene.venue.room;
+    let name = format!("removed{}", scene.number);
+    let (parsed, hash) = (name.parse()?, super::HASH.parse::<PasswordHash>()?);
+    ensure!(room.admin(AdminRequest::UserAdd { name: parsed, hash }).await == AdminResponse::Done);
+    let who = Who { name: name.clone(), ..scene.who(1).password(PASSWORD)? };
+    let (mut client, _) = Client::joined(scene.from, &scene.room(), &who).await?;
+    ensure!(room.admin(AdminRequest::UserRemove { name: name.parse()? }).await == AdminResponse::Done);
+    client.end().await
+}
