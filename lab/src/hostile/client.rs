@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use parlor_protocol::address::{Host, RoomAddress};
 use parlor_protocol::identity::{Identity, InstanceId, NoiseCertificate, PublicIdentity, Purpose, Signature};
 use parlor_protocol::introduction::Introduction;
+use parlor_protocol::name::LanId;
 use parlor_protocol::presence::{Encryption, HostTag, Presence};
 use parlor_protocol::refusal::LoginRefusal;
 use parlor_protocol::wire::control::{
@@ -88,7 +89,7 @@ pub fn who(name: impl Into<String>, seed: u8) -> Who {
         take_over: false,
         presence: Presence {
             host_tag: HostTag([seed; 16]),
-            lan_id: Default::default(),
+            lan_id: LanId::default(),
             port: 0,
             private: Vec::new(),
             public: None,

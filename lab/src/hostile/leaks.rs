@@ -3,11 +3,11 @@
 use std::fs;
 use std::panic;
 use std::sync::{Mutex, Once, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use tokio::runtime::Handle;
-use tokio::time::sleep;
 
 use crate::clock;
 
@@ -19,44 +19,47 @@ const LOOK: Duration = Duration::from_millis(50);
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static WATCHED: Once = Once::new();
 
-/// What there is now, in this process and runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Open descriptors.
-    pub descriptors: usize,
-    /// Tasks of the runtime that have not ended.
-    pub tasks: usize,
+/// The open descriptors of this process. From the first time on, panics are written down as well, whoever catches them.
+pub fn descriptors() -> Result<usize> {
+    WATCHED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(info.to_string());
+            before(info);
+        }));
+    });
+    Ok(fs::read_dir("/proc/self/fd")?.count())
 }
 
-impl Held {
-    /// Counts. From the first time on, panics are written down as well, whoever catches them.
-    pub fn now() -> Result<Self> {
-        WATCHED.call_once(|| {
-            let before = panic::take_hook();
-            panic::set_hook(Box::new(move |info| {
-                PANICS.lock().unwrap_or_else(PoisonError::into_inner).push(info.to_string());
-                before(info);
-            }));
-        });
-        let tasks = Handle::current().metrics().num_alive_tasks();
-        Ok(Self { descriptors: fs::read_dir("/proc/self/fd")?.count(), tasks })
-    }
-
-    /// Waits until no more is held than there was.
-    pub async fn is_all_there_is(self) -> Result<()> {
-        let deadline = clock::now() + PATIENCE;
-        loop {
-            let now = Self::now()?;
-            if now.descriptors <= self.descriptors && now.tasks <= self.tasks {
-                break;
-            }
-            if clock::now() > deadline {
-                bail!("left behind: {now:?}, where there was {self:?}");
-            }
-            sleep(LOOK).await;
+/// Waits until there are no more descriptors than there were, and nothing has panicked.
+pub fn nothing_is_left(before: usize) -> Result<()> {
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        let now = descriptors()?;
+        if now <= before {
+            break;
         }
-        let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
-        ensure!(panics.is_empty(), "something panicked: {panics:?}");
-        Ok(())
+        ensure!(clock::now() < deadline, "{now} descriptors are open, where there were {before}");
+        thread::sleep(LOOK);
     }
+    let panics = PANICS.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure!(panics.is_empty(), "something panicked: {panics:?}");
+    Ok(())
+}
+
+/// The tasks of this runtime that have not ended.
+pub fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// Waits until no more tasks are there than there were.
+pub async fn no_task_is_left(before: usize) -> Result<()> {
+    let deadline = clock::now() + PATIENCE;
+    while tasks() > before {
+        if clock::now() > deadline {
+            bail!("{} tasks have not ended, where there were {before}", tasks());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }

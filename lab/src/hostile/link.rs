@@ -184,19 +184,6 @@ impl Link {
         Ok((self.incoming.len() >= len).then(|| self.incoming.split_to(len).to_vec()))
     }
 
-    /// How the link has ended, if it has by now. What else has come is not looked at.
-    pub fn ended_by_now(&mut self) -> Result<Option<Outcome>> {
-        while matches!(self.stream.try_read_buf(&mut self.incoming), Ok(1..)) {}
-        while let Some(sealed) = self.whole()? {
-            for (kind, payload) in self.opened(&sealed)?.frames {
-                if let Some(ended) = ended(kind, &payload)? {
-                    return Ok(Some(ended));
-                }
-            }
-        }
-        Ok(None)
-    }
-
     /// The victim's next record; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Record>> {
         let Some(sealed) = self.next_sealed().await? else { return Ok(None) };

@@ -7,7 +7,7 @@
 //!
 //! - [`ground`]: a network of a table's own, where addresses count as strangers'.
 //! - [`client`]: who comes to a Room. [`peer`], [`link`]: who is introduced to a user.
-//! - [`way`]: who is between two users that mean well. [`room`]: a Room that lies to its users.
+//! - [`way`]: who is between two users that mean well.
 //! - [`outcome`]: what becomes of it, in the words of `docs/SECURITY.md`.
 //! - [`leaks`]: what a table leaves behind: descriptors, tasks, panics.
 
@@ -19,3 +19,4 @@ pub mod outcome;
 pub mod peer;
 
 pub mod tls;
+pub mod way;

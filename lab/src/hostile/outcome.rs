@@ -12,6 +12,8 @@ pub enum Outcome {
     Served,
     /// The connection or link ends without a word.
     Dropped,
+    /// Another link takes over from one that does not end.
+    Replaced,
     /// It ends with a code in words: `Closing` of the Room, CLOSE of a peer.
     Closed(CloseCode),
     /// The whole channel ends with a code: END of a peer.
@@ -58,6 +60,7 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Served => f.write_str("nothing comes of it"),
             Outcome::Dropped => f.write_str("dropped without a word"),
+            Outcome::Replaced => f.write_str("another link takes over"),
             Outcome::Closed(code) => write!(f, "closed: {code} ({})", number(code)),
             Outcome::Ended(code) => write!(f, "channel ended: {code} ({})", number(code)),
             Outcome::Refused(code) => write!(f, "refused: {code} ({})", number(code)),

@@ -10,7 +10,7 @@ use parlor_protocol::address::RoomAddress;
 use parlor_protocol::identity::{Identity, InstanceId, PublicIdentity};
 use parlor_protocol::introduction::{Introduction, Party};
 use parlor_protocol::limits::RECEIVE_WINDOW;
-use parlor_protocol::name::UserName;
+use parlor_protocol::name::{LanId, UserName};
 use parlor_protocol::noise::handshake::{
     HandshakeSetup, Initiator, Responder, ResponderPending, framed_message,
 };
@@ -247,7 +247,7 @@ pub fn loopback(port: u16) -> SocketAddr {
 
 fn same_host(port: u16, room: &PublicIdentity) -> parlor_protocol::presence::Presence {
     let reachability = Reachability {
-        lan_id: Default::default(),
+        lan_id: LanId::default(),
         port,
         public: None,
         encryption: Encryption::On,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use parlor_lab::hostile::ground::{Ground, on_ground};
-use parlor_lab::hostile::leaks::Held;
+use parlor_lab::hostile::leaks;
 use parlor_lab::hostile::outcome::{Cost, Outcome};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -17,8 +17,14 @@ const ROW: Duration = Duration::from_secs(55);
 /// Rows under way at once: fewer than the connections from which a Room refuses some by chance.
 const AT_ONCE: usize = 40;
 
-/// Descriptors and panics are the process's: tables take turns.
-static TURN: Mutex<()> = Mutex::new(());
+/// The tables that run now, and the descriptors that were open before the first of them.
+#[derive(Debug)]
+struct Running {
+    tables: usize,
+    descriptors: usize,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { tables: 0, descriptors: 0 });
 
 /// What a row does to its scene.
 pub(crate) type Does<S> = for<'a> fn(&'a mut S) -> Pin<Box<dyn Future<Output = Result<Outcome>> + Send + 'a>>;
@@ -98,19 +104,31 @@ where
     bail!("{} rows failed:\n  {}", failures.len(), failures.join("\n  "))
 }
 
-/// Runs a table on ground of its own, and holds it to leaving nothing behind.
+/// Runs a table on ground of its own, and holds it to leaving nothing behind. Descriptors are the process's: of tables that
+/// run side by side the last looks for what is left.
 pub(crate) fn run<F>(table: impl FnOnce(Arc<Ground>) -> F + Send + 'static)
 where
     F: Future<Output = Result<()>>,
 {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut running = lock();
+        if running.tables == 0 {
+            running.descriptors = leaks::descriptors().unwrap();
+        }
+        running.tables += 1;
+    }
     let done = on_ground(move |ground| async move {
-        let before = Held::now()?;
+        let before = leaks::tasks();
         let played = table(ground).await;
-        let left = before.is_all_there_is().await;
+        let left = leaks::no_task_is_left(before).await;
         played.and(left)
     });
-    if let Err(error) = done {
+    let mut running = lock();
+    running.tables -= 1;
+    let left = if running.tables == 0 { leaks::nothing_is_left(running.descriptors) } else { Ok(()) };
+    drop(running);
+    if let Err(error) = done.and(left) {
         panic!("{error:#}");
     }
 }

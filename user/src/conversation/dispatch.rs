@@ -304,8 +304,9 @@ impl Conversation {
                 },
             };
             drop(counted);
-            // A call that was cancelled has no place in the table any more, and nobody to answer to.
-            if this.lock().running.remove(&call).is_none() {
+            // A call that was cancelled has no place in the table any more, and nobody to answer to. It keeps its place
+            // until there is room for its answer: who takes no answers has so many callbacks run and no more.
+            if !this.lock().running.contains_key(&call) {
                 return;
             }
             match finished {
@@ -387,14 +388,19 @@ impl Conversation {
         } else {
             state.channel.answer(call, status, Given::Owned(&mut body))
         };
-        match pushed {
+        let taken = match pushed {
             Ok(()) => Ok(()),
             Err(PushError::TooLarge { .. }) => state
                 .channel
                 .answer(call, Status::TooLarge, Given::Borrowed(&[]))
                 .map_err(|_| (Status::TooLarge, Vec::new())),
             Err(PushError::Full(_) | PushError::TooManyCalls) => Err((status, body)),
+        };
+        if taken.is_ok() {
+            // From now on its number may be another call's.
+            state.running.remove(&call);
         }
+        taken
     }
 }
 

@@ -30,8 +30,10 @@ impl World {
                     self.on_call(user, run, peer, call, timeout_ms, &body);
                 }
                 Event::Cancelled { call } => {
-                    if let Some(conversation) = self.conversation(user, run, peer) {
-                        conversation.running.remove(&call);
+                    if let Some(conversation) = self.conversation(user, run, peer)
+                        && conversation.running.remove(&call).is_some()
+                    {
+                        conversation.answers.retain(|(waiting, ..)| *waiting != call);
                     }
                 }
                 Event::Answered { token, status, body } => {
@@ -188,7 +190,6 @@ impl World {
         if conversation.running.get(&call) != Some(&running) {
             return;
         }
-        conversation.running.remove(&call);
         let (status, body) = if timed_out {
             (Status::TimedOut, Bytes::new())
         } else {
@@ -213,6 +214,8 @@ impl World {
                 conversation.answers.push_front((call, status, body));
                 break;
             }
+            // It keeps its place until there was room for its answer.
+            conversation.running.remove(&call);
             any = true;
         }
         if any {

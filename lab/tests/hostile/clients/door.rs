@@ -310,10 +310,7 @@ pub(super) async fn shakes_hands(scene: &Scene, protocols: &[&[u8]]) -> Result<O
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let connector = TlsConnector::from(Arc::new(config));
     let shaken = connector.connect(ServerName::try_from("parlor-room")?, plain(scene).await?).await;
-    let error = match shaken {
-        Ok(_) => return Ok(Served),
-        Err(error) => error,
-    };
+    let Err(error) = shaken else { return Ok(Served) };
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
         Some(rustls::Error::AlertReceived(alert)) => Ok(Alert((*alert).into())),
         _ => Ok(Dropped),

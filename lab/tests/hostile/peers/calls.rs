@@ -44,7 +44,12 @@ pub(super) fn rows() -> Vec<PeerRow> {
         both("20,000 calls that never end come at once", |s| Box::pin(calls_without_end(s)), Served),
         both(
             "calls go on, and no answer is ever taken over",
-            |s| Box::pin(takes_no_answers(s)),
+            |s| Box::pin(takes_no_answers(s, "echo")),
+            Ended(LimitExceeded),
+        ),
+        both(
+            "calls that take their time go on, and no answer is ever taken over",
+            |s| Box::pin(takes_no_answers(s, "later")),
             Ended(LimitExceeded),
         ),
         both(
@@ -135,15 +140,18 @@ async fn calls_without_end(scene: &mut Scene) -> Result<Outcome> {
     link.verdict().await
 }
 
-/// Calls whose answers are large, none of which is acknowledged.
-async fn takes_no_answers(scene: &mut Scene) -> Result<Outcome> {
+/// Calls whose answers are large, none of which is acknowledged; never more at once than may run.
+async fn takes_no_answers(scene: &mut Scene, name: &str) -> Result<Outcome> {
     let mut link = begun(scene).await?;
     // MessagePack: text of 32,000 bytes.
-    let body = [[0xda, 0x7d, 0x00].as_slice(), &[b'x'; 32_000]].concat();
-    for number in 0..4_000 {
-        link.reliable(&[(kind::GET, &call(number, "echo", &body))]).await?;
-        if let Some(ended) = link.ended_by_now()? {
-            return Ok(ended);
+    let body = [[0xda, 0x7d, 0x00].as_slice(), &vec![b'x'; 32_000]].concat();
+    for number in 0..3_000 {
+        link.reliable(&[(kind::GET, &call(number, name, &body))]).await?;
+        if number % 32 == 0 {
+            let verdict = link.verdict().await?;
+            if verdict != Served {
+                return Ok(verdict);
+            }
         }
     }
     link.verdict().await

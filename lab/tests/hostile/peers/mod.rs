@@ -93,6 +93,10 @@ impl Scene {
             .lan_addresses(Vec::new())
             .max_body(MAX_BODY)
             .on_get("echo", |_, text: String| async move { Ok::<_, String>(text) })
+            .on_get("later", |_, text: String| async move {
+                tokio::task::yield_now().await;
+                Ok::<_, String>(text)
+            })
             .on_get("value", |_, _: Value| async move { Ok::<_, String>(()) })
             .on_get("wait", |_, (): ()| std::future::pending::<Result<(), String>>())
             .join()
