@@ -264,12 +264,33 @@ impl Conversation {
             let polled = poll_once(&mut answering);
             callback.polled(!matches!(polled, Ok(Poll::Pending)) && started.elapsed() <= SHORT);
             match polled {
-                Ok(Poll::Ready((status, body))) => return self.answer(session, call, status, body),
+                Ok(Poll::Ready((status, body))) => {
+                    if let Err((status, body)) = self.try_answer(session, call, status, body) {
+                        self.answer_later(&hub, (session, call), status, body);
+                    }
+                    return;
+                }
                 Err(Panicked) => return self.answer(session, call, Status::Panicked, Vec::new()),
                 Ok(Poll::Pending) => {}
             }
         }
         self.run(&hub, (session, call), deadline, callback, answering);
+    }
+
+    /// Answers when there is room. Until then the call counts as one that runs.
+    fn answer_later(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        (session, call): (u64, u32),
+        status: Status,
+        body: Vec<u8>,
+    ) {
+        let token = hub.stop.child_token();
+        self.lock().running.insert(call, token.clone());
+        let this = Arc::clone(self);
+        hub.tasks.spawn(async move {
+            this.answer_when_there_is_room(session, call, status, body, &token).await;
+        });
     }
 
     /// Runs a callback in a task of its own.

@@ -16,9 +16,9 @@ use super::Place::{Accounts, Open, Password};
 use super::{PASSWORD, Place, Scene};
 use crate::table::Row;
 
-/// Three guesses are over the bar; three more make up for what decays while bcrypt is busy with others.
-const GUESSES: Cost = Cost::AddsUp(6);
-/// The same where nothing takes its time.
+/// What a guess costs is added up where nothing takes its time; bcrypt does.
+const GUESSES: Cost = Cost::Counts;
+/// Four at once are over the bar, whatever they decay by meanwhile.
 const LIES: Cost = Cost::AddsUp(4);
 
 pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
@@ -117,7 +117,7 @@ pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
         (
             Accounts,
             Row::new("a name has no account", |s| Box::pin(is_unknown(s)), LoginRefused(No::Credentials))
-                .costs(Cost::Counts),
+                .costs(GUESSES),
         ),
         (
             Accounts,
@@ -134,7 +134,7 @@ pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
                 |s| Box::pin(is_guest_with_password(s)),
                 LoginRefused(No::Credentials),
             )
-            .costs(Cost::Counts),
+            .costs(GUESSES),
         ),
         (
             Accounts,
@@ -143,12 +143,12 @@ pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
                 |s| Box::pin(says_long_password(s)),
                 LoginRefused(No::Credentials),
             )
-            .costs(Cost::Counts),
+            .costs(GUESSES),
         ),
         (
             Accounts,
             Row::new("a password has a NUL in it", |s| Box::pin(says_nul(s)), LoginRefused(No::Credentials))
-                .costs(Cost::Counts),
+                .costs(GUESSES),
         ),
         (
             Password,

@@ -1,5 +1,7 @@
 //! Calls that are too many, answers that nobody asked for.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::{Result, ensure};
 use parlor_lab::hostile::link::{call, message};
 use parlor_lab::hostile::outcome::Outcome::{self, Answered, Closed, Ended, NotUsed, Served};
@@ -12,6 +14,8 @@ use super::Way::Both;
 use super::records::begun;
 use super::{PeerRow, Scene, delivering, row};
 
+/// What a user keeps for a peer that takes no answers over, in bytes: 8 MiB, 1 MiB for calls and answers, and one more.
+const KEPT: usize = 10 * 1024 * 1024;
 /// MessagePack's nil.
 const NIL: &[u8] = b"\xc0";
 
@@ -150,6 +154,8 @@ async fn takes_no_answers(scene: &mut Scene, name: &str) -> Result<Outcome> {
         if number % 32 == 0 {
             let verdict = link.verdict().await?;
             if verdict != Served {
+                let executed = scene.executed.load(Ordering::Relaxed);
+                ensure!(executed <= KEPT / body.len() + CALLS_RUNNING, "{executed} callbacks were called");
                 return Ok(verdict);
             }
         }

@@ -10,6 +10,8 @@ mod handshakes;
 mod records;
 mod sessions;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -79,6 +81,8 @@ pub(crate) struct Scene {
     victim: User,
     victim_name: String,
     inbox: Inbox,
+    /// How often the victim's callbacks were called.
+    executed: Arc<AtomicUsize>,
     /// What the victim's program does meanwhile.
     program: JoinSet<Result<(), OpenError>>,
 }
@@ -86,16 +90,24 @@ pub(crate) struct Scene {
 impl Scene {
     async fn set(room: &RoomAddress, way: Way, number: usize) -> Result<Self> {
         let (name, victim_name) = (format!("mallory{number}"), format!("victim{number}"));
+        let executed = Arc::<AtomicUsize>::default();
+        let (at_once, later) = (Arc::clone(&executed), Arc::clone(&executed));
         let victim = User::builder(&victim_name)
             .room(room.to_string())
             .ephemeral()
             .rungs(&[Rung::SameHost])
             .lan_addresses(Vec::new())
             .max_body(MAX_BODY)
-            .on_get("echo", |_, text: String| async move { Ok::<_, String>(text) })
-            .on_get("later", |_, text: String| async move {
-                tokio::task::yield_now().await;
-                Ok::<_, String>(text)
+            .on_get("echo", move |_, text: String| {
+                at_once.fetch_add(1, Ordering::Relaxed);
+                async move { Ok::<_, String>(text) }
+            })
+            .on_get("later", move |_, text: String| {
+                later.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    tokio::task::yield_now().await;
+                    Ok::<_, String>(text)
+                }
             })
             .on_get("value", |_, _: Value| async move { Ok::<_, String>(()) })
             .on_get("wait", |_, (): ()| std::future::pending::<Result<(), String>>())
@@ -104,7 +116,7 @@ impl Scene {
         let inbox = victim.inbox();
         let peer = Peer::named(room, &name, way == Way::Answers).await?;
         let (room, program) = (room.clone(), JoinSet::new());
-        Ok(Self { room, way, peer, name, victim, victim_name, inbox, program })
+        Ok(Self { room, way, peer, name, victim, victim_name, inbox, executed, program })
     }
 
     /// The victim's program wants to talk to the hostile peer.
