@@ -9,7 +9,7 @@
 //! - [`process`]: programs that never outlive their owner, and waits that always end.
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
 //! - [`memory`]: searching the memory of a running process.
-//! - [`hostile`]: clients, peers, Rooms and networks that misbehave.
+//! - [`hostile`]: clients, peers and networks that misbehave.
 //! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
 //! - [`faults`]: what users notice when links, paths, the Room or their peer fail; the program `parlor-faults`.
 //!

@@ -1,4 +1,4 @@
-//! Those who try: clients, peers, Rooms and networks that speak the real protocol up to the point where they
+//! Those who try: clients, peers and networks that speak the real protocol up to the point where they
 //! misbehave.
 //!
 //! The tables of `lab/tests/hostile` say what each of them does and what must become of it; what is here is what

@@ -90,11 +90,6 @@ impl Way {
         Ok(Self { address, passed, _passes: passes })
     }
 
-    /// How many relayed links have passed.
-    pub fn links(&self) -> usize {
-        self.passed.links.load(Ordering::Relaxed)
-    }
-
     /// Whether a relayed link has ended.
     pub fn has_ended(&self, link: usize) -> bool {
         self.passed.ended.lock().unwrap_or_else(PoisonError::into_inner).contains(&link)
