@@ -46,6 +46,10 @@ async fn users_that_take_the_relay_only_talk_through_the_room() {
     let back = bar.peer("Foo").unwrap();
     back.send(&"hello").await.unwrap().delivered().await.unwrap();
     assert_eq!(back.path().unwrap().rung, Rung::Relay);
+    // Nobody waited for a path that was not there.
+    for steps in [peer.explain(), back.explain()] {
+        assert!(steps.iter().all(|step| step.rung.is_none_or(|rung| rung == Rung::Relay)), "{steps:?}");
+    }
     lobby.close([foo, bar]).await;
 }
 
@@ -470,4 +474,28 @@ async fn a_user_that_is_dropped_is_gone_from_the_room() {
     within(async { while !matches!(events.next().await.unwrap(), Event::Left { .. }) {} }).await;
     assert!(!foo.peer("Bar").unwrap().is_online());
     lobby.close([foo]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_climb_that_finds_nothing_better_leaves_the_relayed_link_alone() {
+    let lobby = Lobby::open().await;
+    let (foo, bar) =
+        (lobby.user("Foo").rungs(&[Rung::Relay]).join(), lobby.user("Bar").rungs(&[Rung::Relay]).join());
+    let (foo, bar) = (foo.await.unwrap(), bar.await.unwrap());
+    let peer = foo.peer("Bar").unwrap();
+    peer.send(&1).await.unwrap().delivered().await.unwrap();
+    // Bar's name sorts first: it asks again after 5 s, and Foo is asked.
+    let asked = within(async {
+        loop {
+            let steps = peer.explain();
+            let of_relay = steps.into_iter().filter(|step| step.what.starts_with("the Room's relay: "));
+            if let Some(second) = of_relay.filter(|step| !step.what.contains("works, after")).next_back() {
+                return second.what;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let what = asked.await;
+    assert!(what.contains("not tried") && what.contains("relay works"), "{what}");
+    lobby.close([foo, bar]).await;
 }

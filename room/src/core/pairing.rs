@@ -123,6 +123,9 @@ fn cipher(asker: &Presence, asked: &Presence, policy: &Policy<'_>) -> Result<Cip
 
 /// The path of one kind, if there is one.
 fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<Path> {
+    if rung.is_direct() && [a, b].iter().any(|side| takes_the_relay_only(side.presence)) {
+        return None;
+    }
     let candidates: fn(&Side<'_>) -> Vec<IpAddr> = match rung {
         Rung::SameHost if a.presence.host_tag == b.presence.host_tag => |_| vec![Ipv4Addr::LOCALHOST.into()],
         Rung::Lan if a.presence.lan_id == b.presence.lan_id => |side| side.presence.private.clone(),
@@ -148,6 +151,12 @@ fn path(rung: Rung, a: &Side<'_>, b: &Side<'_>, policy: &Policy<'_>) -> Option<P
     let (first_dials, second_dials) = (dial(b), dial(a));
     let possible = rung == Rung::Relay || !first_dials.is_empty() || !second_dials.is_empty();
     possible.then_some(Path { rung, first_dials, second_dials })
+}
+
+/// True of a user that names no port and no address: it wants neither to be dialed nor to dial, and an offer on which
+/// nothing happens would keep its peer from the relay for a while.
+fn takes_the_relay_only(presence: &Presence) -> bool {
+    presence.port == 0 && presence.private.is_empty() && presence.public.is_none()
 }
 
 impl Policy<'_> {
@@ -269,6 +278,15 @@ mod tests {
             ]
         );
         assert_eq!(plan.cipher, Cipher::AesGcm);
+    }
+
+    #[test]
+    fn a_user_that_names_no_port_and_no_address_is_offered_the_relay_alone() {
+        let (a, b) = (presence(1, "x", 1000, &["10.0.0.1"]), presence(1, "x", 0, &[]));
+        let none = Blacklist::default();
+        let checked = ["203.0.113.9".parse().unwrap()];
+        let plan = plan(&side(&a, &checked), &side(&b, &[]), &policy(&none)).unwrap();
+        assert_eq!(rungs(&plan), [(Rung::Relay, vec![], vec![])]);
     }
 
     #[test]

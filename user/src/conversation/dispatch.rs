@@ -161,6 +161,8 @@ impl Conversation {
         state.refresh();
         self.settle(&mut state);
         state.keeper.ended();
+        // Attempts that go on are for a run of the peer that is over; the next one asks for itself.
+        std::mem::take(&mut state.called_off).cancel();
         drop(state);
         self.dispatch(&mut events);
         self.look.notify_one();

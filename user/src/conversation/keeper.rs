@@ -2,20 +2,19 @@
 //! [`core::keeper`](crate::core::keeper).
 
 use std::sync::{Arc, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::{Conversation, State};
 use crate::clock;
+use crate::core::channel::LinkId;
 use crate::core::keeper::{Next, Phase, View};
 use crate::error::OpenError;
 use crate::hub::Hub;
-
-/// When the keeper looks again at what was due and could not be served.
-const PAUSE: Duration = Duration::from_millis(10);
 
 impl Conversation {
     /// Somebody wants a way to the peer.
@@ -40,9 +39,9 @@ impl Conversation {
         self.look.notify_one();
     }
 
-    /// This user may be reachable on a better rung now.
-    pub(crate) fn climb_now(&self) {
-        self.lock().keeper.climb_now();
+    /// This rung may lead to the peer now.
+    pub(crate) fn climb_now(&self, rung: Rung) {
+        self.lock().keeper.climb_now(rung);
         self.look.notify_one();
     }
 
@@ -75,12 +74,18 @@ impl Conversation {
                     until
                 }
                 Next::Close(links) => {
-                    self.close_links(&links);
+                    self.close_links(&links, CloseCode::Superseded);
                     continue;
                 }
-                Next::EndIdle => {
-                    self.end(CloseCode::Idle, "the conversation was idle");
+                Next::CloseIdle => {
+                    let links = self.lock().channel.link_ids().into_iter().map(|(id, _)| id);
+                    self.close_links(&links.collect::<Vec<_>>(), CloseCode::Idle);
+                    self.call_off();
                     continue;
+                }
+                Next::CallOff => {
+                    self.call_off();
+                    None
                 }
                 Next::GiveUp(error) => {
                     self.give_up(&error);
@@ -111,16 +116,15 @@ impl Conversation {
         }
 
         let mut state = self.lock_keeper();
-        // What is still due now waits for a socket that takes no more: its writing task sees to that.
-        let deadline = state.channel.deadline().map(|at| if at > now { at } else { now + PAUSE });
         let view = View {
             active: state.channel.path().map(|(id, rung, _)| (id, rung)),
             links: state.channel.link_ids(),
             answers_on: state.channel.answers_on(),
             owed: !state.channel.is_idle(),
-            deadline,
+            deadline: state.channel.deadline_after(now),
             suspect: state.channel.is_linked() && state.channel.sound_rung().is_none(),
-            idle_too_long: idle_too_long && state.channel.is_idle(),
+            // The peer may wait for a callback that takes longer than that.
+            idle_too_long: idle_too_long && state.channel.is_idle() && state.running.is_empty(),
         };
         let next = state.keeper.decide(&view, hub.name < self.peer, now);
         state.keeper_wakes_at = None;
@@ -130,18 +134,18 @@ impl Conversation {
                 state.keeper_wakes_at = *until;
             }
             Next::Wait(until) => state.keeper_wakes_at = *until,
-            Next::Close(_) | Next::EndIdle | Next::GiveUp(_) | Next::Rest => {}
+            Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::GiveUp(_) | Next::Rest => {}
         }
         next
     }
 
-    fn close_links(self: &Arc<Self>, links: &[crate::core::channel::LinkId]) {
+    fn close_links(self: &Arc<Self>, links: &[LinkId], code: CloseCode) {
         let mut events = Vec::new();
         let now = clock::now();
         let mut state = self.lock();
         let mut closed = Vec::new();
         for &id in links {
-            state.channel.close_link(id, CloseCode::Superseded, now, &mut events);
+            state.channel.close_link(id, code, now, &mut events);
             closed.extend(state.links.get(&id).cloned());
         }
         state.refresh();
@@ -150,6 +154,11 @@ impl Conversation {
         for link in closed {
             link.flush(&**self);
         }
+    }
+
+    /// Nobody wants a link any more: attempts that go on end.
+    fn call_off(&self) {
+        std::mem::take(&mut self.lock().called_off).cancel();
     }
 
     /// No way leads to the peer: what it is owed is reported.

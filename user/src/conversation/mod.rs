@@ -100,6 +100,8 @@ struct State {
     keeper_wakes_at: Option<Instant>,
     /// Cancelled when the Room says that the peer a search is for is gone.
     gone: CancellationToken,
+    /// Cancelled when the attempts that go on are for nobody any more.
+    called_off: CancellationToken,
 }
 
 /// What all channels of a user keep for their peers, in bytes.
@@ -165,6 +167,7 @@ impl Conversation {
                 keeper: Keeper::default(),
                 keeper_wakes_at: None,
                 gone: CancellationToken::new(),
+                called_off: CancellationToken::new(),
             }),
             phase: watch::channel(Phase::Closed).0,
             room: Notify::new(),

@@ -1,11 +1,12 @@
 //! What is to be done about one peer: search for a path, climb, tidy up, give up, rest.
 //!
 //! - A path is searched for while something is owed to the peer or somebody wants to talk to it, and no link is
-//!   up; and beside a link that is on the relay or suspect.
+//!   up; and beside a link that is suspect, on the relay, or on a worse rung than the Room offered last.
 //! - What is owed is kept for as long as the reason it cannot be delivered may pass: [`OFFLINE`], [`OUTAGE`],
 //!   [`NO_PATH`]. New messages fail at once meanwhile if the peer is offline.
-//! - Of two users the one whose name sorts first is the *steward*: it alone climbs from the relay and closes
-//!   links that a better one has replaced, so that the two do not work against each other.
+//! - Of two users the one whose name sorts first is the *steward*: it alone climbs by schedule and closes
+//!   links that a better one has replaced, so that the two do not work against each other. A side whose own network
+//!   changed climbs at once.
 
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
@@ -72,8 +73,11 @@ pub(crate) enum Next {
     Search(Option<Instant>),
     /// Close these links: a better one has replaced them.
     Close(Vec<LinkId>),
-    /// End the channel: nobody has used it for long.
-    EndIdle,
+    /// Close every link: nobody has used the channel for long. The session stays, so that what the peer sends at this very
+    /// moment arrives over the next link.
+    CloseIdle,
+    /// Search no more: the channel rests, and nobody wants a link.
+    CallOff,
     /// Report what is owed: no way leads to the peer.
     GiveUp(OpenError),
     /// Nothing at all: the task ends.
@@ -90,7 +94,10 @@ pub(crate) struct Keeper {
     suspect: bool,
     /// When a link that stays suspect is a reason for another search.
     suspect_again: Option<Instant>,
-    climb_wanted: bool,
+    /// This rung may work now.
+    climb_wanted: Option<Rung>,
+    /// The best rung that the Room offered last.
+    best_offered: Option<Rung>,
     failures: u32,
     error: Option<OpenError>,
     next_search: Option<Instant>,
@@ -160,9 +167,14 @@ impl Keeper {
         self.suspect = true;
     }
 
-    /// This side may be reachable on a better rung now: climbs at once if the conversation is on the relay.
-    pub(crate) fn climb_now(&mut self) {
-        self.climb_wanted = true;
+    /// This rung may work now: climbs at once if the conversation is on a worse one.
+    pub(crate) fn climb_now(&mut self, rung: Rung) {
+        self.climb_wanted = Some(self.climb_wanted.map_or(rung, |wanted| wanted.min(rung)));
+    }
+
+    /// This is the best rung that the Room offers now.
+    pub(crate) fn offered(&mut self, best: Option<Rung>) {
+        self.best_offered = best;
     }
 
     /// A search is over.
@@ -201,7 +213,7 @@ impl Keeper {
     /// Decides what is next.
     pub(crate) fn decide(&mut self, view: &View, steward: bool, now: Instant) -> Next {
         let next = match view.active {
-            Some(_) if view.idle_too_long => Next::EndIdle,
+            Some(_) if view.idle_too_long => Next::CloseIdle,
             Some((active, rung)) => self.with_a_link(active, rung, view, steward, now),
             None => self.without_a_link(view, now),
         };
@@ -209,12 +221,12 @@ impl Keeper {
             Next::Search(_) => {
                 self.searching = true;
                 self.suspect = false;
-                self.climb_wanted = false;
+                self.climb_wanted = None;
             }
             Next::GiveUp(error) => {
                 *self = Self { phase: Phase::Failed(error.clone()), awake: self.awake, ..Self::default() };
             }
-            Next::Wait(_) | Next::Close(_) | Next::EndIdle | Next::Rest => {}
+            Next::Wait(_) | Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::Rest => {}
         }
         next
     }
@@ -224,7 +236,8 @@ impl Keeper {
         // Why an earlier search failed says nothing about the next time there is no link.
         self.error = None;
         self.failing = None;
-        if rung == Rung::Relay {
+        // More may be offered by the next introduction to those who are on the relay.
+        if rung == Rung::Relay || self.best_offered.is_some_and(|best| best < rung) {
             self.climb_at.get_or_insert(now + climb_after(self.climbs));
         } else {
             self.climb_at = None;
@@ -232,8 +245,8 @@ impl Keeper {
         }
         let again = self.suspect_again.filter(|_| view.suspect);
         until = earliest(until, again.filter(|&at| at > now));
-        let mut search =
-            self.suspect || again.is_some_and(|at| at <= now) || (self.climb_wanted && rung == Rung::Relay);
+        self.climb_wanted = self.climb_wanted.filter(|&wanted| wanted < rung);
+        let mut search = self.suspect || again.is_some_and(|at| at <= now) || self.climb_wanted.is_some();
         if let Some(at) = self.climb_at.filter(|_| steward) {
             if at <= now && !self.searching {
                 self.climbs += 1;
@@ -264,7 +277,9 @@ impl Keeper {
 
     fn without_a_link(&mut self, view: &View, now: Instant) -> Next {
         if self.searching {
-            return Next::Wait(view.deadline);
+            // A climb whose link was closed has nowhere to climb from.
+            let wanted = view.owed || self.phase != Phase::Ready;
+            return if wanted { Next::Wait(view.deadline) } else { Next::CallOff };
         }
         if !view.owed && self.phase != Phase::Opening {
             self.awake = false;
@@ -314,6 +329,7 @@ mod tests {
 
     const RELAY: (LinkId, Rung) = (LinkId(1), Rung::Relay);
     const LAN: (LinkId, Rung) = (LinkId(2), Rung::Lan);
+    const PUBLIC: (LinkId, Rung) = (LinkId(3), Rung::Public);
 
     #[expect(clippy::disallowed_methods, reason = "a starting point for the virtual clock")]
     fn start() -> Instant {
@@ -415,14 +431,57 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_becomes_reachable_climbs_at_once_from_the_relay_only() {
+    fn a_side_whose_network_changed_climbs_at_once_from_a_worse_rung_only() {
         let (mut keeper, now) = (wanted(), start());
         keeper.linked();
-        keeper.climb_now();
-        assert!(matches!(keeper.decide(&on(LAN, &[LAN]), false, now), Next::Wait(_)));
-        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), false, now), Next::Search(_)));
+        for (rung, on_which, climbs) in [
+            (Rung::Public, RELAY, true),
+            (Rung::Public, PUBLIC, false),
+            (Rung::Public, LAN, false),
+            (Rung::Lan, PUBLIC, true),
+            (Rung::Lan, LAN, false),
+        ] {
+            keeper.climb_now(rung);
+            let next = keeper.decide(&on(on_which, &[on_which]), false, now);
+            assert_eq!(matches!(next, Next::Search(_)), climbs, "to {rung} from {on_which:?}");
+            keeper.searched(Ok(()), now);
+            assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), false, now), Next::Wait(_)));
+        }
+    }
+
+    #[test]
+    fn a_direct_rung_that_is_worse_than_what_is_offered_is_climbed_from_too() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.offered(Some(Rung::Public));
+        assert_eq!(keeper.decide(&on(PUBLIC, &[PUBLIC]), true, now), Next::Wait(None));
+        keeper.offered(Some(Rung::Lan));
+        assert_eq!(keeper.decide(&on(PUBLIC, &[PUBLIC]), true, now), Next::Wait(Some(now + seconds(5))));
+        assert!(matches!(keeper.decide(&on(PUBLIC, &[PUBLIC]), true, now + seconds(5)), Next::Search(_)));
         keeper.searched(Ok(()), now);
-        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), false, now), Next::Wait(_)));
+        assert_eq!(keeper.decide(&on(LAN, &[LAN]), true, now + seconds(6)), Next::Wait(None));
+    }
+
+    #[test]
+    fn a_climb_from_a_link_that_was_closed_is_called_off_unless_something_is_owed() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.climb_now(Rung::Public);
+        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), true, now), Next::Search(_)));
+        assert_eq!(keeper.decide(&owing(), true, now), Next::Wait(None));
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::CallOff);
+        keeper.searched(Ok(()), now);
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+    }
+
+    #[test]
+    fn a_channel_that_nobody_uses_loses_its_links_and_then_its_keeper() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        let idle = View { idle_too_long: true, ..on(LAN, &[LAN]) };
+        assert_eq!(keeper.decide(&idle, true, now), Next::CloseIdle);
+        assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+        assert_eq!(*keeper.phase(), Phase::Closed);
     }
 
     #[test]

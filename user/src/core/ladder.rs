@@ -3,7 +3,8 @@
 //! Attempts are staggered, best rung first. When nothing direct has answered after [`RELAY_AFTER`], the relay
 //! is tried beside it, so that the two can talk while direct attempts go on. A rung counts when a handshake
 //! has proved it, and no attempt starts that could not improve on the best one proved so far. A channel that
-//! ended up on the relay climbs again after 5 s, 15 s, 60 s and then every 5 min.
+//! ended up on the relay, or on a worse direct rung than was offered, climbs again after 5 s, 15 s, 60 s and then
+//! every 5 min.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ const RUNG_STAGGER: Duration = Duration::from_millis(100);
 const ADDRESS_STAGGER: Duration = Duration::from_millis(50);
 /// The asked side leaves this head start to the side that asked, whose dial usually is enough.
 const ASKED_LATER: Duration = Duration::from_millis(60);
-/// When a relayed channel tries to climb, counted from the last attempt.
+/// The side that was asked waits at least and at most so long for a sign of life on a link that it believes in.
+const SIGN_OF_LIFE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+/// When a channel that is not on the best rung offered tries to climb, counted from the last attempt.
 const CLIMBS: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(300)];
 
@@ -70,7 +73,14 @@ pub(crate) fn improves(rung: Rung, best: Option<Rung>) -> bool {
     best.is_none_or(|best| rung < best)
 }
 
-/// How long a channel on the relay waits before its next climb, after so many.
+/// How long the side that was asked waits for a sign of life on the link it has before it dials beside it: the peer may
+/// have asked because that link is dead the other way, or only in order to climb from it. `rtt` is the link's.
+pub(crate) fn sign_of_life(rtt: Option<Duration>) -> Duration {
+    let [least, most] = SIGN_OF_LIFE;
+    rtt.map_or(RELAY_AFTER, |rtt| (rtt * 4).clamp(least, most))
+}
+
+/// How long a channel below the best rung offered waits before its next climb, after so many.
 pub(crate) fn climb_after(climbs: usize) -> Duration {
     CLIMBS[climbs.min(CLIMBS.len() - 1)]
 }
@@ -148,6 +158,15 @@ mod tests {
         assert!(improves(Rung::Lan, Some(Rung::Relay)));
         assert!(!improves(Rung::Lan, Some(Rung::Lan)));
         assert!(!improves(Rung::Relay, Some(Rung::Public)));
+    }
+
+    #[test]
+    fn a_link_has_a_few_round_trips_to_show_that_it_lives() {
+        let ms = Duration::from_millis;
+        assert_eq!(sign_of_life(Some(ms(1))), ms(100));
+        assert_eq!(sign_of_life(Some(ms(100))), ms(400));
+        assert_eq!(sign_of_life(Some(ms(900))), ms(1000));
+        assert_eq!(sign_of_life(None), ms(250));
     }
 
     #[test]

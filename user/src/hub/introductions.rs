@@ -128,7 +128,7 @@ impl Hub {
     }
 
     /// Verifies an introduction and remembers it.
-    pub(super) async fn know(
+    pub(crate) async fn know(
         self: &Arc<Self>,
         introduced: control::Introduced,
     ) -> Result<Introduced, OpenError> {

@@ -164,3 +164,89 @@ pub(super) fn withdraws(why: &PairRefusal) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parlor_protocol::introduction::Cipher;
+    use parlor_protocol::name::UserName;
+    use parlor_protocol::presence::Encryption;
+    use parlor_protocol::rung::Rung;
+    use parlor_protocol::wire::control::{Member, Roster};
+
+    use super::super::harness::{bar_asks, foo, joined};
+    use super::*;
+    use crate::error::OpenError;
+    use crate::net::room::{Joined, LostReason, RoomEvent};
+
+    /// Foo, introduced to Bar, with a Room that is gone.
+    async fn acquainted(cipher: Cipher) -> Arc<Hub> {
+        let (hub, _) = foo(Encryption::Off);
+        hub.know(bar_asks(cipher, &[Rung::Lan])).await.unwrap();
+        let (why, retry_in) = (LostReason::Silent, Duration::ZERO);
+        hub.on_room_event(RoomEvent::Lost { why, retry_in });
+        hub
+    }
+
+    async fn is_known(hub: &Arc<Hub>) -> bool {
+        let bar: UserName = "Bar".parse().unwrap();
+        match hub.introduce(&bar).await {
+            Ok(introduced) => introduced.age.is_some(),
+            Err(OpenError::RoomLost(_)) => {
+                assert!(hub.introductions.lock().unwrap().is_empty());
+                false
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn member(seed: u8) -> Member {
+        let identity = parlor_protocol::identity::Identity::from_seed(&[seed; 32]).public();
+        Member { name: "Bar".parse().unwrap(), identity }
+    }
+
+    #[tokio::test]
+    async fn an_introduction_serves_until_the_rooms_word_contradicts_it() {
+        let hub = acquainted(Cipher::ChaChaPoly).await;
+        assert!(is_known(&hub).await);
+        for (seed, known) in [(2, true), (9, false)] {
+            let roster = Roster { joined: vec![member(seed)], left: Vec::new(), complete: true };
+            hub.on_room_event(RoomEvent::Roster(roster));
+            assert_eq!(is_known(&hub).await, known, "{seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_room_that_forbids_clear_records_on_its_return_voids_what_it_allowed_before() {
+        for (cipher, stays) in [(Cipher::ChaChaPoly, true), (Cipher::Cleartext, false)] {
+            let hub = acquainted(cipher).await;
+            assert!(is_known(&hub).await);
+            hub.on_room_event(RoomEvent::Back(Box::new(Joined { allow_unencrypted: false, ..joined() })));
+            hub.on_room_event(RoomEvent::Lost { why: LostReason::Silent, retry_in: Duration::ZERO });
+            assert_eq!(is_known(&hub).await, stays, "{cipher}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_let_in_again_keeps_no_introductions() {
+        use parlor_protocol::refusal::{CloseCode, LoginRefusal};
+        use parlor_protocol::wire::control::Closing;
+        let ended = |code| crate::error::JoinError::Ended(Closing { code, reconnect_in_ms: None });
+        let credentials = crate::error::JoinError::Refused(LoginRefusal::Credentials);
+        for (error, stays) in [
+            (ended(CloseCode::Removed), false),
+            (ended(CloseCode::Banned), false),
+            (credentials, false),
+            (ended(CloseCode::Replaced), true),
+        ] {
+            let hub = acquainted(Cipher::ChaChaPoly).await;
+            hub.on_room_event(RoomEvent::Refused(error));
+            assert_eq!(is_known(&hub).await, stays);
+        }
+    }
+
+    #[test]
+    fn a_refusal_to_introduce_voids_earlier_introductions_unless_it_passes_by_itself() {
+        assert!(withdraws(&PairRefusal::NoSuchPeer) && withdraws(&PairRefusal::Blocked));
+        assert!(!withdraws(&PairRefusal::Offline) && !withdraws(&PairRefusal::Busy { retry_after_ms: 1 }));
+    }
+}

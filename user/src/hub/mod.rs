@@ -1,6 +1,8 @@
 //! What all conversations of a user share: its identity, its Room, its callbacks, its tasks.
 
 mod arrivals;
+#[cfg(test)]
+pub(crate) mod harness;
 mod introductions;
 mod kept;
 mod room;

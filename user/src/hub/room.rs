@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parlor_protocol::introduction::Cipher;
+use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{self, Roster};
 use tokio::sync::mpsc;
 
@@ -53,12 +54,13 @@ impl Hub {
             }
             for conversation in self.conversations() {
                 conversation.try_again();
-                conversation.climb_now();
+                // Two that are on one host have no better rung to find.
+                conversation.climb_now(Rung::Lan);
             }
         }
     }
 
-    fn on_room_event(self: &Arc<Self>, event: RoomEvent) {
+    pub(super) fn on_room_event(self: &Arc<Self>, event: RoomEvent) {
         match event {
             RoomEvent::Roster(delta) => self.on_roster(delta),
             RoomEvent::Introduced(introduced) => match introduced.request {
@@ -76,7 +78,7 @@ impl Hub {
                 tracing::debug!(?addresses, "what peers are told to dial from outside");
                 if !addresses.is_empty() {
                     for conversation in self.conversations() {
-                        conversation.climb_now();
+                        conversation.climb_now(Rung::Public);
                     }
                 }
             }

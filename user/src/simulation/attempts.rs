@@ -12,7 +12,7 @@ use super::network::{ConnKey, Dialed, End, Packet, Role, Way};
 use super::note;
 use super::user::{AttemptKey, Known};
 use super::world::{What, World};
-use crate::core::ladder::{Attempt, Target, improves, schedule};
+use crate::core::ladder::{Attempt, Target, improves, schedule, sign_of_life};
 use crate::error::OpenError;
 
 /// As in `conversation/climb.rs`.
@@ -114,6 +114,9 @@ impl World {
         let number = self.next_group;
         self.next_group += 1;
         let best = offers.iter().map(|offer| offer.rung).min();
+        if let Some(conversation) = self.conversation(user, run, known.peer) {
+            conversation.keeper.offered(best);
+        }
         let (peer, began) = (known.peer, self.now);
         if asked {
             self.probe(user, run, peer);
@@ -153,9 +156,18 @@ impl World {
         let Some(trying) = self.attempts.get(&key) else { return };
         let (user, run, peer, attempt) = (trying.user, trying.run, trying.known.peer, trying.attempt);
         let (asked, began) = (trying.asked, trying.began);
-        let best = self.conversation(user, run, peer).and_then(|c| c.sound_rung(asked, began));
+        let conversation = self.conversation(user, run, peer);
+        let best = conversation.as_ref().and_then(|c| c.sound_rung(asked, began));
+        let believed = conversation.and_then(|c| Some((c.channel.sound_rung()?, c.channel.path()?.2)));
         if !improves(attempt.rung, best) {
             return self.outcome(key, Outcome::Other);
+        }
+        if let Some((rung, rtt)) = believed
+            && asked
+            && !improves(attempt.rung, Some(rung))
+            && began + sign_of_life(rtt) > self.now
+        {
+            return self.schedule(began + sign_of_life(rtt), What::Try { attempt: key });
         }
         self.schedule(self.now + LINK_ATTEMPT, What::AttemptDeadline { attempt: key });
         let (way, other) = match attempt.target {
@@ -255,7 +267,6 @@ impl World {
             return self.finish(number);
         }
         group.peer_dials = false;
-        self.open(user, run, peer);
         self.schedule(self.now + PEER_DIALS, What::PeerDialed { group: number });
     }
 
@@ -279,6 +290,19 @@ impl World {
             Err(OpenError::NoPath { peer: name, tried: String::new() })
         };
         self.searched(user, run, peer, result);
+    }
+
+    /// Nobody wants a link any more.
+    pub(super) fn call_off(&mut self, user: usize, run: u32, peer: usize) {
+        let ours = |group: &Group| (group.user, group.run, group.peer) == (user, run, peer);
+        let asked: Vec<u64> =
+            self.groups.iter().filter(|(_, g)| ours(g) && g.asked).map(|(number, _)| *number).collect();
+        for group in asked {
+            self.abort(group);
+        }
+        if self.conversation(user, run, peer).is_some_and(|c| c.search.is_some()) {
+            self.searched(user, run, peer, Ok(()));
+        }
     }
 
     /// Drops the attempts that go on.

@@ -1,7 +1,7 @@
 //! A conversation without its tasks: what `conversation/{mod,keeper}.rs` do, in their order.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parlor_protocol::noise::payload::Epoch;
@@ -23,8 +23,6 @@ use crate::error::OpenError;
 pub(super) type Chan = Channel<CallNo, MessageNo>;
 pub(super) type Events = Vec<Event<CallNo, MessageNo>>;
 
-/// As in `conversation/keeper.rs`.
-const PAUSE: Duration = Duration::from_millis(10);
 /// As in `conversation/mod.rs`.
 const ENDED_SESSIONS: usize = 16;
 pub(super) struct Conversation {
@@ -204,14 +202,20 @@ impl World {
                     until
                 }
                 Some(Next::Close(links)) => {
-                    self.close_links(user, run, peer, &links);
+                    self.close_links(user, run, peer, &links, CloseCode::Superseded);
                     continue;
                 }
-                Some(Next::EndIdle) => {
-                    note!(self, "{user}>{peer} ends: idle");
-                    self.excuse(user, peer);
-                    self.end(user, run, peer, CloseCode::Idle);
+                Some(Next::CloseIdle) => {
+                    let Some(conversation) = self.conversation(user, run, peer) else { return };
+                    let links: Vec<LinkId> =
+                        conversation.channel.link_ids().into_iter().map(|(id, _)| id).collect();
+                    self.close_links(user, run, peer, &links, CloseCode::Idle);
+                    self.call_off(user, run, peer);
                     continue;
+                }
+                Some(Next::CallOff) => {
+                    self.call_off(user, run, peer);
+                    None
                 }
                 Some(Next::GiveUp(error)) => {
                     self.give_up(user, run, peer, &error);
@@ -243,7 +247,7 @@ impl World {
 
         let start = self.start;
         let conversation = self.conversation(user, run, peer)?;
-        let deadline = conversation.channel.deadline().map(|at| if at > now { at } else { now + PAUSE });
+        let deadline = conversation.channel.deadline_after(now);
         let view = View {
             active: conversation.channel.path().map(|(id, rung, _)| (id, rung)),
             links: conversation.channel.link_ids(),
@@ -256,7 +260,7 @@ impl World {
         let next = conversation.keeper.decide(&view, steward, now);
         conversation.keeper_wakes_at = match &next {
             Next::Search(until) | Next::Wait(until) => *until,
-            Next::Close(_) | Next::EndIdle | Next::GiveUp(_) | Next::Rest => None,
+            Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::GiveUp(_) | Next::Rest => None,
         };
         if !matches!(next, Next::Wait(_)) {
             let words = match &next {
@@ -275,13 +279,13 @@ impl World {
         Some(next)
     }
 
-    fn close_links(&mut self, user: usize, run: u32, peer: usize, links: &[LinkId]) {
+    fn close_links(&mut self, user: usize, run: u32, peer: usize, links: &[LinkId], code: CloseCode) {
         let now = self.now;
         let mut events = Vec::new();
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let mut closed = Vec::new();
         for &id in links {
-            conversation.channel.close_link(id, CloseCode::Superseded, now, &mut events);
+            conversation.channel.close_link(id, code, now, &mut events);
             closed.extend(conversation.links.get(&id).copied());
         }
         self.dispatch(user, run, peer, &mut events);

@@ -105,6 +105,7 @@ impl World {
         conversation.note_session_end(progress);
         conversation.channel.reset(fresh, code, &mut events);
         conversation.keeper.ended();
+        self.call_off(user, run, peer);
         self.phase_changed(user, run, peer);
         self.dispatch(user, run, peer, &mut events);
         self.look(user, run, peer);

@@ -68,6 +68,7 @@ const FOUND: &[(u64, &str)] = &[
         "a link that was suspected once and worked again stayed suspect while nobody sent, and was searched around for ever",
     ),
     (258, "the same, where the other end kept closing what the search found"),
+    (560, "a climb that was under way when the channel was closed for idleness linked it again"),
 ];
 
 /// What a run of a seed comes to.

@@ -113,8 +113,10 @@ impl<C, R> Channel<C, R> {
         self.theirs = Some(terms.theirs);
         self.peer_max_body = terms.peer_max_body;
         self.take_ack(terms.peer_recv_next, None, now, events).map_err(|_| Stale)?;
-        // Whoever links means to talk.
-        self.spoke_at = now;
+        // Whoever links means to talk, unless it is a better path for what nobody uses.
+        if self.links.is_empty() {
+            self.spoke_at = now;
+        }
         if let Some(link) = self.links.make_room() {
             events.push(Event::LinkEnded { link, code: CloseCode::LimitExceeded });
         }

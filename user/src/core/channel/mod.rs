@@ -324,14 +324,22 @@ impl<C, R> Channel<C, R> {
 
     /// When [`on_deadline`](Self::on_deadline) is to be called next, if ever.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadlines().into_iter().flatten().min()
+    }
+
+    /// The first deadline after `now`. What is due by then although [`on_deadline`](Self::on_deadline) was called and
+    /// every link asked for records waits for a socket that takes no more, and leaves with whatever is written there next.
+    pub(crate) fn deadline_after(&self, now: Instant) -> Option<Instant> {
+        self.deadlines().into_iter().flatten().filter(|&at| at > now).min()
+    }
+
+    fn deadlines(&self) -> [Option<Instant>; 5] {
+        let calls = self.calls.next_expiry();
         if !self.is_linked() {
-            return self.calls.next_expiry();
+            return [calls, None, None, None, None];
         }
         let idle = self.is_idle().then_some(self.spoke_at + CHANNEL_IDLE);
-        [self.ack_at, self.suspicion(), self.links.deadline(), self.calls.next_expiry(), idle]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.ack_at, self.suspicion(), self.links.deadline(), calls, idle]
     }
 
     /// Time has passed. Afterwards the shell asks every link for records. True if the channel has been idle for

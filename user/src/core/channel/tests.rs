@@ -553,6 +553,44 @@ fn a_channel_that_was_idle_for_long_is_not_ended_when_it_is_linked_again() {
 }
 
 #[test]
+fn what_crosses_the_closing_of_an_idle_link_arrives_over_the_next_one() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.send("before", 1);
+    pair.settle();
+    pair.b.close_link(LinkId(1), CloseCode::Idle, pair.now, &mut pair.seen_b);
+    pair.send("crossing", 2);
+    pair.settle();
+    assert!(!pair.a.is_linked() && !pair.b.is_linked());
+    assert_eq!(pair.texts_at_b(), ["before"]);
+    pair.links.clear();
+    pair.link(2, Rung::Lan).unwrap();
+    pair.settle();
+    assert_eq!(pair.texts_at_b(), ["before", "crossing"]);
+    assert_eq!(pair.receipts(), (vec![1, 2], vec![]));
+}
+
+#[test]
+fn what_waits_for_a_full_socket_is_no_reason_to_look_again() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    pair.send("text", 1);
+    pair.fill();
+    for (id, to_b, _) in &mut pair.links {
+        while let Some(record) = to_b.pop_front() {
+            pair.b.on_record(*id, &record, pair.now, &mut pair.seen_b).unwrap();
+        }
+    }
+    let due = pair.b.deadline().unwrap();
+    assert_eq!(pair.b.deadline_after(pair.now), Some(due));
+    // Nothing that is due can be written.
+    pair.wait(due - pair.now);
+    assert_eq!(pair.b.deadline(), Some(due));
+    assert!(pair.b.deadline_after(pair.now).unwrap() >= pair.now + Duration::from_secs(20));
+}
+
+#[test]
 fn a_peer_that_opens_link_after_link_has_eight() {
     let mut pair = Pair::new();
     for number in 0..20 {
