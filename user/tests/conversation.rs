@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parlor_user::protocol::introduction::Cipher;
-use parlor_user::{Encryption, Event, GetError, OpenError, RemoteError, Rung, SendError, User, Value};
+use parlor_user::{Encryption, Event, GetError, OpenError, RemoteError, Rung, SendError, Step, User, Value};
 use support_room::{Lobby, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -487,9 +487,10 @@ async fn a_climb_that_finds_nothing_better_leaves_the_relayed_link_alone() {
     // Bar's name sorts first: it asks again after 5 s, and Foo is asked.
     let asked = within(async {
         loop {
-            let steps = peer.explain();
-            let of_relay = steps.into_iter().filter(|step| step.what.starts_with("the Room's relay: "));
-            if let Some(second) = of_relay.filter(|step| !step.what.contains("works, after")).next_back() {
+            let again = |step: &Step| {
+                step.what.starts_with("the Room's relay: ") && !step.what.contains("works, after")
+            };
+            if let Some(second) = peer.explain().into_iter().find(again) {
                 return second.what;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
