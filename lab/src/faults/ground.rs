@@ -16,8 +16,10 @@ use crate::programs::{RoomProgram, RoomSetup, Stage};
 
 /// A process of talkers is ready, and answers, within this: a hundred logins by password take a while.
 const READY: Duration = Duration::from_secs(180);
-/// Between two looks at the talkers.
-const LOOK: Duration = Duration::from_millis(5);
+/// Between two looks at the talkers. What they say is kept to the end of the run, so it must not be too much.
+const LOOK: Duration = Duration::from_millis(50);
+/// A reader that has not taken what is there after so long will not.
+const READ: Duration = Duration::from_secs(20);
 /// The Room's port.
 const PORT: u16 = 2428;
 
@@ -188,6 +190,22 @@ impl Ground {
             if began.elapsed() > within {
                 let not: Vec<_> = all.iter().filter(|pair| !wanted(pair)).collect();
                 bail!("not {what} after {within:?}: {not:?}");
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until everything is delivered by its senders' knowledge and taken by its receivers: a receipt says that
+    /// the other program has a message, which its reader takes a moment later.
+    pub(super) fn await_settled(&mut self, within: Duration) -> Result<Vec<PairStatus>> {
+        let all = self.await_all("settled", within, |pair| pair.sent.is_settled())?;
+        let sent: u64 = all.iter().map(|pair| pair.sent.messages).sum();
+        let began = clock::now();
+        loop {
+            let all = self.look(u64::MAX)?;
+            let taken: u64 = all.iter().map(|pair| pair.taken.delivered).sum();
+            if taken >= sent || began.elapsed() > READ {
+                return Ok(all);
             }
             thread::sleep(LOOK);
         }

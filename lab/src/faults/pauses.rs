@@ -18,6 +18,10 @@ use crate::clock;
 const FOUND: Duration = Duration::from_secs(60);
 /// Users talk undisturbed for this long before each cut.
 const QUIET: Duration = Duration::from_millis(300);
+/// All users are back on the first path within this, or are reset again.
+const SETTLE: Duration = Duration::from_secs(8);
+/// How often.
+const SETTLES: usize = 5;
 /// What a path change may cost, in milliseconds: at the 99th percentile.
 const GOAL_MS: f64 = 2_000.0;
 
@@ -169,7 +173,7 @@ pub(super) fn start_talking(ground: &mut Ground, every_us: u64, rung: &str) -> R
 /// Lets what is under way arrive, and holds the promise against it.
 pub(super) fn stop_talking(ground: &mut Ground, report: &mut Report, name: &str) -> Result<()> {
     ground.send(&Order::Hush)?;
-    let all = ground.await_all("settled", FOUND, |pair| pair.sent.is_settled())?;
+    let all = ground.await_settled(FOUND)?;
     kept(report, &format!("{name}: kept"), &all);
     Ok(())
 }
@@ -185,14 +189,25 @@ fn quiet(ground: &mut Ground, rung: &str) -> Result<()> {
     loop {
         let all = ground.look(u64::MAX)?;
         if !all.iter().all(|pair| is_on(pair, rung)) {
+            settle_on(ground, rung)?;
             began = clock::now();
-            ground.await_all(rung, FOUND, |pair| is_on(pair, rung))?;
         }
         if began.elapsed() > QUIET {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until all users are on `rung`. Who found another direct path first stays there, so that one is reset.
+fn settle_on(ground: &mut Ground, rung: &str) -> Result<()> {
+    for _ in 0..SETTLES {
+        if ground.await_all(rung, SETTLE, |pair| is_on(pair, rung)).is_ok() {
+            return Ok(());
+        }
+        ground.reset_direct()?;
+    }
+    ground.await_all(rung, FOUND, |pair| is_on(pair, rung)).map(drop)
 }
 
 /// One cut: each user's pause.

@@ -95,7 +95,7 @@ fn one(args: &StoppedArgs, how: How, relay_only: bool, report: &mut Report) -> R
     if how == How::Process {
         ground.bar.program.signal(Signal::SIGCONT)?;
         ground.foo.tell(&Order::Hush)?;
-        let all = ground.await_all("settled", SETTLED, |pair| pair.sent.is_settled())?;
+        let all = ground.await_settled(SETTLED)?;
         kept(report, &format!("{name}: kept"), &all);
     }
     Ok(())

@@ -94,9 +94,7 @@ pub(super) fn measure(args: &StormArgs, report: &mut Report) -> Result<()> {
         thread::sleep(Duration::from_millis(share / 2));
         weather(&mut ground, ROUND[cut as usize % ROUND.len()], &mut changes)?;
     }
-    let settled = |pair: &PairStatus| pair.sent.is_settled();
-    let sent = ground.await_all("settled", SETTLED, settled);
-    let all = match sent {
+    let all = match ground.await_settled(SETTLED) {
         Ok(all) => all,
         Err(error) => {
             report.promise(false, || error.to_string());

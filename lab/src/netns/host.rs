@@ -26,13 +26,13 @@ table inet lab {
         type filter hook input priority -10
         ip saddr @blocked drop
         tcp dport @muted drop
-        ip saddr @refused meta l4proto tcp reject with tcp reset
+        ip saddr @refused tcp flags & rst == 0 reject with tcp reset
     }
     chain sent {
         type filter hook output priority -10
         ip daddr @blocked drop
         tcp sport @muted drop
-        ip daddr @refused meta l4proto tcp reject with tcp reset
+        ip daddr @refused tcp flags & rst == 0 reject with tcp reset
     }
     chain passing { type filter hook forward priority -10; ip saddr @blocked drop; ip daddr @blocked drop; }
 }

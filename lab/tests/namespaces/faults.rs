@@ -40,8 +40,8 @@ impl Talk {
     }
 
     fn shout(&mut self, lines: usize) {
-        let text: String = (self.said..self.said + lines).map(|line| format!("line {line}\n")).collect();
-        self.foo.write(text.as_bytes()).unwrap();
+        let text: Vec<String> = (self.said..self.said + lines).map(|line| format!("line {line}")).collect();
+        self.foo.write((text.join("\n") + "\n").as_bytes()).unwrap();
         self.said += lines;
     }
 
