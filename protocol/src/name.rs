@@ -144,7 +144,8 @@ impl EventName {
         &self.0
     }
 
-    fn check(text: &str) -> Result<(), NameError> {
+    /// Checks a text that is to be a name.
+    pub fn check(text: &str) -> Result<(), NameError> {
         check_length(text, Self::KIND, EVENT_NAME_BYTES)?;
         check_printable(text, Self::KIND, Self::RULE, false)
     }

@@ -5,7 +5,8 @@
 //!
 //! A callback runs in a task of its own, so that one that blocks or never ends harms nobody. One that has
 //! answered at its first poll, within [`SHORT`], many times in a row is from then on polled once where the
-//! call was read, which saves two task switches; the first time it does not, it is back to a task of its own.
+//! call was read, which saves two task switches; the first time it does not, or calls that were read together took
+//! longer than that on average, it is back to a task of its own.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,11 +16,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parlor_protocol::body::{from_body, to_body};
+use parlor_protocol::body::{BodyError, from_body, write_body};
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::wire::peer::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::scratch;
 
 /// A poll that takes longer is no short one.
 pub(crate) const SHORT: Duration = Duration::from_micros(50);
@@ -132,8 +135,8 @@ impl Callbacks {
                 };
                 drop(body);
                 let (status, encoded) = match callback(context, argument).await {
-                    Ok(answer) => (Status::Ok, to_body(&answer)),
-                    Err(error) => (Status::Failed, to_body(&error)),
+                    Ok(answer) => (Status::Ok, encode(&answer)),
+                    Err(error) => (Status::Failed, encode(&error)),
                 };
                 match encoded {
                     Ok(body) => (status, body),
@@ -184,6 +187,13 @@ impl Callbacks {
         sends.insert(event.clone(), Arc::clone(&entry));
         Registration { callbacks: Arc::clone(self), name: event, entry: Entry::Send(entry), kept: false }
     }
+}
+
+/// Encodes an answer into a buffer that is used again.
+fn encode<T: Serialize>(answer: &T) -> Result<Vec<u8>, BodyError> {
+    let mut buffer = scratch::take();
+    write_body(&mut buffer, answer)?;
+    Ok(buffer)
 }
 
 impl std::fmt::Debug for Callbacks {

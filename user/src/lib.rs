@@ -37,6 +37,7 @@ pub mod net;
 pub mod trust;
 
 mod builder;
+mod call;
 mod callbacks;
 mod conversation;
 pub mod error;
@@ -47,6 +48,7 @@ mod hub;
 pub mod in_memory;
 mod inbox;
 mod peer;
+mod scratch;
 #[cfg(test)]
 mod simulation;
 mod start;
@@ -59,9 +61,10 @@ pub use parlor_protocol::presence::Encryption;
 pub use parlor_protocol::rung::Rung;
 
 pub use crate::builder::UserBuilder;
+pub use crate::call::{Get, Getting};
 pub use crate::callbacks::{Context, Registration};
 pub use crate::error::{BuildError, GetError, Interrupted, OpenError, RemoteError, SendError};
 pub use crate::events::{Event, Events};
 pub use crate::inbox::{Inbox, Message};
-pub use crate::peer::{Get, Path, Peer, Receipt, Step};
+pub use crate::peer::{Path, Peer, Receipt, Step};
 pub use crate::user::{ForgetError, PeerInfo, User};

@@ -1,29 +1,21 @@
 //! A peer: what is sent to it and asked of it.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::future::{Future, IntoFuture};
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use parlor_protocol::body::{BodyError, from_body, write_body};
+use parlor_protocol::body::write_body;
 use parlor_protocol::introduction::Cipher;
-use parlor_protocol::limits::BODY;
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::rung::Rung;
-use parlor_protocol::wire::peer::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
-use tokio::time::timeout_at;
 
-use crate::clock;
-use crate::conversation::{CallEnd, Conversation, Sent};
-use crate::error::{GetError, Interrupted, OpenError, RemoteError, SendError};
+use crate::call::{Get, Name};
+use crate::conversation::{Conversation, Sent};
+use crate::error::{Interrupted, OpenError, SendError};
 use crate::hub::Hub;
+use crate::{clock, scratch};
 
 /// Another user in the room. Cheap to clone; it need not be online.
 #[derive(Clone)]
@@ -60,30 +52,15 @@ pub struct Step {
     pub what: String,
 }
 
-thread_local! {
-    /// Values are encoded here before they are copied to where they wait.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A scratch buffer that grew beyond this is given back, in bytes: the largest body, unless a user sets it, stays.
-const SCRATCH_KEEP: usize = BODY + 1024;
-
 /// Encodes a value into a buffer that is used again.
 fn encode<T: Serialize + ?Sized>(value: &T, max_body: u32) -> Result<Vec<u8>, SendError> {
-    let mut buffer = SCRATCH.with(RefCell::take);
-    buffer.clear();
+    let mut buffer = scratch::take();
     write_body(&mut buffer, value)?;
     let limit = max_body as usize;
     if buffer.len() > limit {
         return Err(SendError::TooLarge { len: buffer.len(), limit });
     }
     Ok(buffer)
-}
-
-fn recycle(buffer: Vec<u8>) {
-    if buffer.capacity() <= SCRATCH_KEEP {
-        SCRATCH.with(|scratch| scratch.replace(buffer));
-    }
 }
 
 impl Peer {
@@ -127,7 +104,7 @@ impl Peer {
         self.conversation.is_open()?;
         let mut body = encode(value, self.hub.settings.max_body)?;
         let sent = self.conversation.try_send(None, &mut body);
-        recycle(body);
+        scratch::give_back(body);
         Ok(self.receipt(sent?))
     }
 
@@ -138,7 +115,7 @@ impl Peer {
     ) -> Result<Receipt, SendError> {
         let mut body = encode(value, self.hub.settings.max_body)?;
         let sent = self.conversation.send(event, &mut body).await;
-        recycle(body);
+        scratch::give_back(body);
         Ok(self.receipt(sent?))
     }
 
@@ -152,19 +129,13 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// See [`GetError`]. A callback's own error comes as [`GetError::Remote`], of any type unless
+    /// See [`GetError`](crate::GetError). A callback's own error comes as
+    /// [`GetError::Remote`](crate::GetError::Remote), of any type unless
     /// [`error_type`](Get::error_type) says which.
     pub fn get<T: Serialize + ?Sized, A: DeserializeOwned>(&self, name: &str, argument: &T) -> Get<A> {
-        let request = name
-            .parse::<EventName>()
-            .map_err(SendError::Name)
-            .and_then(|name| Ok((name, encode(argument, self.hub.settings.max_body)?)));
-        Get {
-            conversation: Arc::clone(&self.conversation),
-            request,
-            timeout: self.hub.settings.get_timeout,
-            answer: PhantomData,
-        }
+        let request =
+            Name::new(name).and_then(|name| Ok((name, encode(argument, self.hub.settings.max_body)?)));
+        Get::new(Arc::clone(&self.conversation), request, self.hub.settings.get_timeout)
     }
 
     /// The path that carries the conversation now. `None`: there is no link.
@@ -230,169 +201,4 @@ impl Receipt {
     pub async fn delivered(self) -> Result<(), Interrupted> {
         self.conversation.delivered(self.sent).await
     }
-}
-
-/// A call that is about to be made. `A` is the type of the answer, `E` that of the callback's errors.
-#[must_use = "a call does nothing unless it is awaited"]
-pub struct Get<A, E = RemoteError> {
-    conversation: Arc<Conversation>,
-    request: Result<(EventName, Vec<u8>), SendError>,
-    timeout: Option<Duration>,
-    answer: PhantomData<fn() -> (A, E)>,
-}
-
-impl<A, E> fmt::Debug for Get<A, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.request.as_ref().map(|(name, _)| name);
-        write!(f, "Get({:?} of {:?})", name, self.conversation.peer)
-    }
-}
-
-impl<A, E> Get<A, E> {
-    /// Waits this long, from the await until the answer is there, whatever there is to wait for in between. At most
-    /// 49 days; 30 s unless set here or in the builder.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Waits as long as it takes.
-    pub fn no_timeout(mut self) -> Self {
-        self.timeout = None;
-        self
-    }
-
-    /// The callback's errors are of this type.
-    pub fn error_type<F>(self) -> Get<A, F> {
-        Get {
-            conversation: self.conversation,
-            request: self.request,
-            timeout: self.timeout,
-            answer: PhantomData,
-        }
-    }
-}
-
-impl<A, E> IntoFuture for Get<A, E>
-where
-    A: DeserializeOwned + 'static,
-    E: DeserializeOwned + fmt::Debug + fmt::Display + 'static,
-{
-    type Output = Result<A, GetError<E>>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let (name, body) = self.request?;
-            let end = call(&self.conversation, &name, body, self.timeout).await?;
-            read_end(end, &self.conversation.peer, &name)
-        })
-    }
-}
-
-/// Makes a call and waits for its end, all of it within `timeout`. Cancels it when dropped before.
-async fn call(
-    conversation: &Arc<Conversation>,
-    name: &EventName,
-    mut body: Vec<u8>,
-    timeout: Option<Duration>,
-) -> Result<CallEnd, SendError> {
-    // A call that goes out at once costs no timer here: the channel watches over the answer.
-    let at_once = if conversation.is_ready() {
-        conversation.call(name, milliseconds(timeout), &mut body).now_or_never()
-    } else {
-        None
-    };
-    let (pushed, until) = match at_once {
-        Some(pushed) => (pushed, None),
-        // Beyond what a clock can tell is without an end.
-        None => match timeout.and_then(|timeout| clock::now().checked_add(timeout)) {
-            None => (conversation.call(name, 0, &mut body).await, None),
-            Some(until) => {
-                match timeout_at(until.into(), call_by(conversation, name, &mut body, until)).await {
-                    Ok(pushed) => (pushed, Some(until)),
-                    Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: false }),
-                }
-            }
-        },
-    };
-    recycle(body);
-    let (number, end) = pushed?;
-    let mut cancel = CancelOnDrop { conversation, call: Some(number) };
-    let end = match until {
-        None => end.await,
-        Some(until) => match timeout_at(until.into(), end).await {
-            Ok(end) => end,
-            Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: true }),
-        },
-    };
-    cancel.call = None;
-    Ok(end.unwrap_or(CallEnd::Interrupted { maybe_executed: true }))
-}
-
-/// Opens the channel first, so that the peer is told how much is left then.
-async fn call_by(
-    conversation: &Arc<Conversation>,
-    name: &EventName,
-    body: &mut Vec<u8>,
-    until: Instant,
-) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
-    conversation.ready().await?;
-    let left = until.saturating_duration_since(clock::now());
-    conversation.call(name, milliseconds(Some(left)), body).await
-}
-
-/// A call's timeout as the peer is told it. 0: none.
-fn milliseconds(timeout: Option<Duration>) -> u32 {
-    timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1))
-}
-
-struct CancelOnDrop<'a> {
-    conversation: &'a Arc<Conversation>,
-    call: Option<u32>,
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call {
-            self.conversation.cancel(call);
-        }
-    }
-}
-
-fn read_end<A, E>(end: CallEnd, peer: &UserName, name: &EventName) -> Result<A, GetError<E>>
-where
-    A: DeserializeOwned,
-    E: DeserializeOwned + fmt::Debug + fmt::Display,
-{
-    let (status, body) = match end {
-        CallEnd::Answered(status, body) => (status, body),
-        CallEnd::Interrupted { maybe_executed } => return Err(GetError::Interrupted { maybe_executed }),
-        CallEnd::TimedOut { maybe_executed } => return Err(GetError::Timeout { maybe_executed }),
-    };
-    let unreadable =
-        |what: &str, error: &BodyError| GetError::Decode(format!("{what} is not as expected: {error}"));
-    Err(match status {
-        Status::Ok => return from_body(&body).map_err(|error| unreadable("the answer", &error)),
-        Status::Failed => match from_body(&body) {
-            Ok(error) => GetError::Remote(error),
-            Err(error) => unreadable("the callback's error", &error),
-        },
-        Status::NoSuchCallback => {
-            GetError::NoSuchCallback { peer: peer.clone(), name: name.as_str().to_owned() }
-        }
-        Status::Denied => GetError::Denied(peer.clone()),
-        Status::Overloaded => {
-            let ms = body.first_chunk().map_or(100, |bytes| u32::from_le_bytes(*bytes));
-            GetError::Overloaded { retry_after: Duration::from_millis(u64::from(ms)) }
-        }
-        Status::Panicked => GetError::Panicked,
-        Status::TooLarge => GetError::TooLarge,
-        Status::Argument => {
-            let why = String::from_utf8_lossy(&body);
-            let why = parlor_protocol::name::printable(&why);
-            GetError::Decode(format!("the peer could not read the argument: {why}"))
-        }
-        Status::TimedOut => GetError::Timeout { maybe_executed: true },
-    })
 }

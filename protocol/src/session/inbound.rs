@@ -1,10 +1,12 @@
 //! The receiving half of a session.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::arrived::{Arrived, Collector, LARGE, Messages};
+use super::pool::Pool;
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
 use crate::wire::peer::{
     Head, MESSAGE_COST, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32,
@@ -33,6 +35,7 @@ pub struct Inbound {
     used: u64,
     consumed: u64,
     granted: u64,
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,15 @@ struct Assembly {
 impl Inbound {
     /// An empty one that takes bodies of at most `max_body` bytes.
     pub fn new(max_body: u32) -> Self {
-        Self { next: 0, streams: HashMap::new(), max_body, used: 0, consumed: 0, granted: RECEIVE_WINDOW }
+        Self {
+            next: 0,
+            streams: HashMap::new(),
+            max_body,
+            used: 0,
+            consumed: 0,
+            granted: RECEIVE_WINDOW,
+            pool: Arc::default(),
+        }
     }
 
     /// The next sequence number expected: all before are taken over.
@@ -198,7 +209,7 @@ impl Inbound {
         if matches!(head, Head::Send { .. }) {
             self.admit(total)?;
         }
-        let body = Vec::with_capacity(total.min(RESERVE));
+        let body = self.pool.take(total.min(RESERVE));
         self.streams.insert(stream, Assembly { head: own(head), total, body });
         Ok(())
     }
@@ -215,7 +226,7 @@ impl Inbound {
             return Ok(None);
         }
         let Some(assembly) = self.streams.remove(&stream) else { return Ok(None) };
-        Ok(Some(arrived(assembly.head, assembly.body.into())))
+        Ok(Some(arrived(assembly.head, self.pool.lend(assembly.body))))
     }
 }
 

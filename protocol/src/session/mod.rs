@@ -18,6 +18,7 @@
 mod arrived;
 mod inbound;
 mod outbound;
+mod pool;
 mod pushed;
 mod retained;
 #[cfg(test)]

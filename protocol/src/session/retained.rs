@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::pool::Pool;
 use crate::wire::peer::{FRAME_HEAD, PeerMisbehaved, next_frame};
 
 /// A chunk takes frames until it has this many bytes.
@@ -15,8 +16,6 @@ pub(super) const CHUNK: usize = 32 * 1024;
 const SPARE: usize = 8;
 /// Bodies from this size on are kept as they came instead of copied into a chunk.
 const OWN_CHUNK: usize = 4 * 1024;
-/// Memory of large bodies is kept for the next ones until it is this much, in bytes. A larger body's is given back.
-const SPARE_BODIES: usize = 1024 * 1024;
 
 /// Frames `acked..next`, of which `..sent` were handed to the current link.
 #[derive(Debug, Default)]
@@ -35,8 +34,7 @@ pub(super) struct Retained {
     bytes: usize,
     unsent: usize,
     spare: Vec<Vec<u8>>,
-    spare_bodies: Vec<Vec<u8>>,
-    spare_bodies_bytes: usize,
+    pool: Pool,
 }
 
 #[derive(Debug)]
@@ -169,11 +167,9 @@ impl Retained {
         self.spare.pop().unwrap_or_default()
     }
 
-    /// An empty buffer for a large body.
+    /// An empty buffer for a large body, if there is one.
     pub(super) fn spare_body(&mut self) -> Vec<u8> {
-        let body = self.spare_bodies.pop().unwrap_or_default();
-        self.spare_bodies_bytes -= body.capacity();
-        body
+        self.pool.take(0)
     }
 
     /// Puts another frame in the place of one that was never handed to a link. False if it was, so that the peer may
@@ -289,11 +285,7 @@ impl Retained {
         // The last piece of a body has it to itself.
         if let Some(Ok(mut body)) = body.map(Bytes::try_into_mut) {
             body.clear();
-            let body = Vec::from(body);
-            if body.capacity() + self.spare_bodies_bytes <= SPARE_BODIES {
-                self.spare_bodies_bytes += body.capacity();
-                self.spare_bodies.push(body);
-            }
+            self.pool.give(Vec::from(body));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CallEnd, Conversation, Events, Share};
 use crate::callbacks::{Answering, Callback, Context, Handler, SHORT};
-use crate::clock;
 use crate::core::channel::{Event as ChannelEvent, PushError};
 use crate::error::{Interrupted, closed_by_peer};
 use crate::events::Event;
 use crate::hub::Hub;
 use crate::inbox::Batch;
+use crate::{clock, scratch};
 
 /// What a caller is told to wait when this user runs as many callbacks as it may.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -51,12 +51,16 @@ impl Lane {
 impl Conversation {
     /// Acts on what the channel reported. Called without the lock.
     pub(super) fn dispatch(self: &Arc<Self>, events: &mut Events) {
-        let mut interrupted = false;
+        let (mut interrupted, mut calls_ended) = (false, false);
+        let (mut hub, mut polls) = (None, Polls::default());
+        let mut hub = || hub.get_or_insert_with(|| self.hub().ok()).clone();
         for event in events.drain(..) {
             match event {
-                ChannelEvent::Messages(messages) => self.on_messages(messages),
+                ChannelEvent::Messages(messages) => self.on_messages(hub(), messages),
                 ChannelEvent::Call { call, timeout_ms, name, body } => {
-                    self.on_call(call, timeout_ms, &name, body);
+                    if let Some(hub) = hub() {
+                        self.on_call(&hub, &mut polls, (call, timeout_ms), &name, body);
+                    }
                 }
                 ChannelEvent::Cancelled { call } => {
                     if let Some(token) = self.lock().running.remove(&call) {
@@ -66,7 +70,7 @@ impl Conversation {
                 ChannelEvent::Answered { token, status, body } => {
                     // A caller that is gone needs no answer.
                     let _ = token.send(CallEnd::Answered(status, body));
-                    self.room.notify_waiters();
+                    calls_ended = true;
                 }
                 ChannelEvent::CallInterrupted { token, maybe_executed } => {
                     interrupted = true;
@@ -74,7 +78,7 @@ impl Conversation {
                 }
                 ChannelEvent::CallTimedOut { token, maybe_executed } => {
                     let _ = token.send(CallEnd::TimedOut { maybe_executed });
-                    self.room.notify_waiters();
+                    calls_ended = true;
                 }
                 ChannelEvent::Delivered { receipt } => {
                     let _ = receipt.send(Ok(()));
@@ -107,6 +111,10 @@ impl Conversation {
                 ChannelEvent::LinkEnded { link, code } => self.on_link_ended(link, code),
                 ChannelEvent::Ended { code, ours } => self.on_ended(code, ours),
             }
+        }
+        polls.end();
+        if calls_ended {
+            self.room.notify_waiters();
         }
         if interrupted {
             let why = self.lock().interruption.clone();
@@ -178,14 +186,14 @@ impl Conversation {
         self.room.notify_waiters();
     }
 
-    fn on_messages(self: &Arc<Self>, messages: Messages) {
+    fn on_messages(self: &Arc<Self>, hub: Option<Arc<Hub>>, messages: Messages) {
         let cost = messages.cost();
         let session = {
             let mut state = self.lock();
             state.unread += cost;
             state.session
         };
-        let Ok(hub) = self.hub() else { return };
+        let Some(hub) = hub else { return };
         let event = match messages.event().map(event_name) {
             None => None,
             Some(Some(name)) => Some(name),
@@ -238,8 +246,14 @@ impl Conversation {
         }
     }
 
-    fn on_call(self: &Arc<Self>, call: u32, timeout_ms: u32, name: &Bytes, body: Bytes) {
-        let Ok(hub) = self.hub() else { return };
+    fn on_call(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        polls: &mut Polls,
+        (call, timeout_ms): (u32, u32),
+        name: &Bytes,
+        body: Bytes,
+    ) {
         let (session, running, again) = {
             let state = self.lock();
             (state.session, state.running.len(), state.running.contains_key(&call))
@@ -262,21 +276,19 @@ impl Conversation {
         let deadline = (timeout_ms > 0).then(|| Duration::from_millis(u64::from(timeout_ms)));
         let mut answering = callback.call(Context { from: self.peer.clone(), deadline }, body);
         if callback.is_trusted() {
-            let started = clock::now();
-            let polled = poll_once(&mut answering);
-            callback.polled(!matches!(polled, Ok(Poll::Pending)) && started.elapsed() <= SHORT);
-            match polled {
+            polls.begin(&callback);
+            match poll_once(&mut answering) {
                 Ok(Poll::Ready((status, body))) => {
                     if let Err((status, body)) = self.try_answer(session, call, status, body) {
-                        self.answer_later(&hub, (session, call), status, body);
+                        self.answer_later(hub, (session, call), status, body);
                     }
                     return;
                 }
                 Err(Panicked) => return self.answer(session, call, Status::Panicked, Vec::new()),
-                Ok(Poll::Pending) => {}
+                Ok(Poll::Pending) => callback.polled(false),
             }
         }
-        self.run(&hub, (session, call), deadline, callback, answering);
+        self.run(hub, (session, call), deadline, callback, answering);
     }
 
     /// Answers when there is room. Until then the call counts as one that runs.
@@ -405,14 +417,16 @@ impl Conversation {
             // The call was another session's: in this one its number may be another call's.
             return Ok(());
         }
-        let most = self.hub.upgrade().map_or(usize::MAX, |hub| hub.settings.max_body as usize);
-        let pushed = if body.len() > most {
-            Err(PushError::TooLarge { len: body.len(), limit: most })
+        let pushed = if body.len() > self.max_body {
+            Err(PushError::TooLarge { len: body.len(), limit: self.max_body })
         } else {
             state.channel.answer(call, status, Given::Owned(&mut body))
         };
         let taken = match pushed {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                scratch::give_back(body);
+                Ok(())
+            }
             Err(PushError::TooLarge { .. }) => state
                 .channel
                 .answer(call, Status::TooLarge, Given::Borrowed(&[]))
@@ -424,6 +438,32 @@ impl Conversation {
             state.running.remove(&call);
         }
         taken
+    }
+}
+
+/// Polls of one callback, one after another, where its calls were read. The clock is asked once before and once after.
+#[derive(Default)]
+struct Polls {
+    of: Option<(Arc<Callback>, Instant, u32)>,
+}
+
+impl Polls {
+    fn begin(&mut self, callback: &Arc<Callback>) {
+        match &mut self.of {
+            Some((same, _, count)) if Arc::ptr_eq(same, callback) => *count += 1,
+            Some(_) | None => {
+                self.end();
+                self.of = Some((Arc::clone(callback), clock::now(), 1));
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some((callback, started, count)) = self.of.take()
+            && started.elapsed() > SHORT * count
+        {
+            callback.polled(false);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parlor_protocol::introduction::Cipher;
@@ -203,16 +203,20 @@ impl Conversation {
     /// Reads a link until it ends.
     async fn read(self: Arc<Self>, link: Arc<Link>, mut reader: Reader, first: Option<Bytes>) {
         let mut events = Vec::new();
-        let mut record = first;
+        let (mut record, mut now) = (first, clock::now());
+        let over = link.over.clone();
+        let over = over.cancelled();
+        tokio::pin!(over);
         let why = loop {
-            match self.take_records(&link, &mut reader, record.take(), &mut events) {
+            match self.take_records(&link, &mut reader, record.take(), &mut events, &mut now) {
                 Ok(true) => {}
                 Ok(false) => break "the peer closed it".to_owned(),
                 Err(error) => break error,
             }
-            self.after_reading(&link);
+            self.after_reading(&link, now);
             tokio::select! {
-                () = link.over.cancelled() => break "closed".to_owned(),
+                biased;
+                () = &mut over => break "closed".to_owned(),
                 read = reader.read() => if let Err(error) = read {
                     break error.to_string();
                 }
@@ -231,6 +235,7 @@ impl Conversation {
         reader: &mut Reader,
         mut first: Option<Bytes>,
         events: &mut Events,
+        now: &mut Instant,
     ) -> Result<bool, String> {
         loop {
             let record = match first.take() {
@@ -241,9 +246,10 @@ impl Conversation {
                     Err(error) => return Err(error.to_string()),
                 },
             };
+            *now = clock::now();
             let taken = {
                 let mut state = self.lock();
-                let taken = state.channel.on_record(link.id, &record, clock::now(), events);
+                let taken = state.channel.on_record(link.id, &record, *now, events);
                 if taken.is_err() || !events.is_empty() {
                     state.refresh();
                 }
@@ -278,12 +284,16 @@ impl Conversation {
     }
 
     /// Answers and acknowledgements leave together, after everything that was read has been handled.
-    fn after_reading(self: &Arc<Self>, link: &Arc<Link>) {
-        let state = self.lock();
+    fn after_reading(self: &Arc<Self>, link: &Arc<Link>, now: Instant) {
+        let mut state = self.lock();
+        let says = state.channel.has_record(link.id, now);
         let active = state.active.clone().filter(|active| active.id != link.id);
-        let sleeps_too_long = Self::sleeps_too_long(&state);
+        // What leaves sees to the keeper itself.
+        let sleeps_too_long = !says && Self::sleeps_too_long(&state);
         drop(state);
-        link.flush(&**self);
+        if says {
+            link.flush(&**self);
+        }
         if let Some(active) = active {
             active.flush(&**self);
         }

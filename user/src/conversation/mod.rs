@@ -64,6 +64,8 @@ pub(crate) struct Conversation {
     hub: Weak<Hub>,
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
+    /// The largest body that this user sends, in bytes.
+    max_body: usize,
     /// There is room in the send buffer again, a call has ended, or the path has changed.
     room: Notify,
     budget: Arc<Budget>,
@@ -170,6 +172,7 @@ impl Conversation {
                 called_off: CancellationToken::new(),
             }),
             phase: watch::channel(Phase::Closed).0,
+            max_body: hub.settings.max_body as usize,
             room: Notify::new(),
             budget: Arc::clone(&hub.budget),
             answers_waiting: AtomicUsize::new(0),
@@ -383,7 +386,10 @@ impl Source for Conversation {
     fn fill(&self, link: LinkId, out: &mut Vec<u8>, rekey: bool, now: Instant) -> Option<After> {
         let mut state = self.lock();
         state.nudged = false;
-        state.channel.fill(link, out, rekey, now)
+        let after = state.channel.fill(link, out, rekey, now)?;
+        // What is under way from now on may be missed soon.
+        self.keep_awake(&state);
+        Some(after)
     }
 
     fn waiting(&self) -> usize {

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use parlor_protocol::name::EventName;
 use parlor_protocol::session::Given;
 use tokio::sync::oneshot;
 
 use super::{ALWAYS, CallEnd, Conversation, Sent, Share, State};
+use crate::call::Name;
 use crate::clock;
 use crate::core::channel::PushError;
 use crate::core::keeper::Phase;
@@ -73,7 +73,7 @@ impl Conversation {
     /// Makes a call, waiting for room. The receiver gets its end.
     pub(crate) async fn call(
         self: &Arc<Self>,
-        name: &EventName,
+        name: &Name,
         timeout_ms: u32,
         body: &mut Vec<u8>,
     ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
@@ -108,18 +108,18 @@ impl Conversation {
     }
 
     /// Makes a call if there is room for it.
-    fn try_call(
+    pub(crate) fn try_call(
         self: &Arc<Self>,
-        name: &EventName,
+        name: &Name,
         timeout_ms: u32,
         body: &mut Vec<u8>,
     ) -> Result<Option<(u32, oneshot::Receiver<CallEnd>)>, SendError> {
         let (token, end) = oneshot::channel();
         let mut state = self.lock();
         let quiet = state.channel.is_quiet();
-        let name = name.as_str().as_bytes();
-        match state.channel.get(name, timeout_ms, Given::Owned(body), token, clock::now()) {
+        match state.channel.get(name.as_bytes(), timeout_ms, Given::Owned(body), token, clock::now()) {
             Ok(call) => {
+                self.keep_awake(&state);
                 self.sent(state, quiet);
                 Ok(Some((call, end)))
             }
@@ -192,20 +192,21 @@ impl Conversation {
         let writes = state.channel.unsent() >= WRITE_FROM || (was_quiet && !state.crowd);
         // Once is enough until it looks.
         let nudges = !writes && !std::mem::replace(&mut state.nudged, true);
-        let sleeps_too_long = Self::sleeps_too_long(&state);
-        if !(writes || nudges || sleeps_too_long) {
+        if !(writes || nudges) {
             return;
         }
         let link = state.active.clone();
         drop(state);
-        if let Some(link) = link {
-            if writes {
-                link.flush(&**self);
-            } else if nudges {
-                link.nudge();
-            }
+        match link {
+            Some(link) if writes => link.flush(&**self),
+            Some(link) => link.nudge(),
+            None => {}
         }
-        if sleeps_too_long {
+    }
+
+    /// The keeper looks again if it sleeps past what is due now.
+    pub(super) fn keep_awake(&self, state: &State) {
+        if Self::sleeps_too_long(state) {
             self.look.notify_one();
         }
     }

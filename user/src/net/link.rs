@@ -156,10 +156,22 @@ impl Link {
                     }
                 }
                 self.lock().blocked = false;
-            } else if source.waiting() < YIELD_BELOW {
-                tokio::task::yield_now().await;
+            } else {
+                self.let_others_add(&*source).await;
             }
             self.flush(&*source);
+        }
+    }
+
+    /// Other tasks get a turn if little waits, and another if they used it: tokio's worker looks for news after 61
+    /// tasks, with which a crowd of callers would be cut in two.
+    async fn let_others_add(&self, source: &impl Source) {
+        let waiting = source.waiting();
+        if waiting < YIELD_BELOW {
+            tokio::task::yield_now().await;
+            if source.waiting() >= waiting + YIELD_BELOW {
+                tokio::task::yield_now().await;
+            }
         }
     }
 

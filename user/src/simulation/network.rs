@@ -331,6 +331,7 @@ impl World {
             let Some(after) = conversation.channel.fill(id, &mut out, rekey, now) else {
                 return;
             };
+            let sleeps_too_long = conversation.sleeps_too_long();
             assert!(out.len() <= 65_519, "a record of {} bytes", out.len());
             let Some(conn) = self.network.conns.get_mut(&key) else { return };
             let pipe = &mut conn.pipes[end];
@@ -339,6 +340,9 @@ impl World {
             pipe.sealing_key += u64::from(after.rekey);
             pipe.nothing_follows = after.closed;
             self.transmit(key, end, record);
+            if sleeps_too_long {
+                self.look(user, run, peer);
+            }
             if after.closed {
                 self.schedule(self.now, What::Over { conn: key, end });
             }

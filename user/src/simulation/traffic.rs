@@ -22,17 +22,10 @@ impl World {
         conversation.most_held = conversation.most_held.max(held);
         let most = UNACKED_CHANNEL + (1 << 20) + LARGEST as usize + 64 * 1024;
         assert!(held <= most, "{user} holds {held} bytes for {peer}");
-        let active = conversation.active();
-        let sleeps_too_long = conversation.sleeps_too_long();
-        match active {
+        match conversation.active() {
             // The keeper may have gone to rest.
             None => self.open(user, run, peer),
-            Some(conn) => {
-                self.flush(user, run, conn);
-                if sleeps_too_long {
-                    self.look(user, run, peer);
-                }
-            }
+            Some(conn) => self.flush(user, run, conn),
         }
     }
 
@@ -48,10 +41,14 @@ impl World {
 
     /// Answers and acknowledgements leave together, after what was read has been handled.
     pub(super) fn after_reading(&mut self, user: usize, run: u32, peer: usize, conn: ConnKey) {
+        let (now, role) = (self.now, self.role(conn, self.end_of(user, run, conn)));
         let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let says = matches!(role, Role::Link { id, .. } if conversation.says(id, now));
         let active = conversation.active();
-        let sleeps_too_long = conversation.sleeps_too_long();
-        self.flush(user, run, conn);
+        let sleeps_too_long = !says && conversation.sleeps_too_long();
+        if says {
+            self.flush(user, run, conn);
+        }
         if let Some(active) = active.filter(|active| *active != conn) {
             self.flush(user, run, active);
         }

@@ -273,8 +273,12 @@ impl World {
             Err((PushError::Full(_) | PushError::TooManyCalls, _)) => return false,
             Err((error, _)) => panic!("{error}"),
         };
+        let sleeps_too_long = conversation.sleeps_too_long();
         let due = (timeout_ms > 0).then(|| now + Duration::from_millis(timeout_ms.into()));
         self.ledger.calling(number, (user, run), peer, answer, due);
+        if sleeps_too_long {
+            self.look(user, run, peer);
+        }
         if let Some(after) = cancel_after {
             self.schedule(self.now + after, What::Cancel { user, run, peer, call, number });
         }
