@@ -143,6 +143,11 @@ fn set_up(link: &TcpStream) {
     let _ = link.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(LINK_KEEPALIVE).with_interval(LINK_KEEPALIVE / 5);
     let _ = SockRef::from(link).set_tcp_keepalive(&keepalive);
+    // To a user on this host no congestion control has to pace what is copied: BBR would set a timer for each segment.
+    #[cfg(target_os = "linux")]
+    if link.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        let _ = SockRef::from(link).set_tcp_congestion(b"reno");
+    }
 }
 
 #[cfg(test)]
