@@ -233,6 +233,7 @@ fn a_user_that_starts_while_the_room_is_dead_reaches_who_it_knows_and_says_why_i
     // The other one was restarted, too.
     drop(running);
     let running = bar.start(&serve).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a deadline for real programs")]
     let began = std::time::Instant::now();
     while foo.run(&ask).unwrap().code != Some(0) {
         assert!(began.elapsed() < PATIENCE, "Bar is not found again");

@@ -4,7 +4,7 @@
 //! elsewhere, and out of here as a [`Newcomer`]. What a stranger is told is vague where an exact answer would
 //! help a guesser: an unknown name costs the same time and gets the same words as a wrong password.
 
-use parlor_protocol::identity::Purpose;
+use parlor_protocol::identity::{PublicIdentity, Purpose};
 use parlor_protocol::limits::LOGINS_PER_CONNECTION;
 use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::LoginRefusal;
@@ -182,6 +182,11 @@ impl Checking {
     /// The name that wants in.
     pub fn name(&self) -> &UserName {
         &self.login.name
+    }
+
+    /// The identity that it has proved.
+    pub fn identity(&self) -> PublicIdentity {
+        self.login.identity
     }
 
     /// The account changed: what bcrypt is verifying is no longer its password.

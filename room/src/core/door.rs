@@ -1,6 +1,6 @@
 //! Who may open a connection at all, decided before a byte is read or a TLS key is touched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,14 +14,24 @@ use super::{Now, Source};
 /// Counts connections that have not logged in and knows who is kept out. Loopback has no limit of its own for
 /// one address: every program of the machine comes from there.
 ///
-/// Whoever is admitted must be given back to [`leave`](Self::leave), once, when it has logged in or is gone.
+/// In a crowd somebody has to go. That is whoever has been there longest without a word; if nobody is silent, whoever
+/// was refused a login and still stands there; else the one that comes. So connections that do nothing keep nobody
+/// out who means to log in and says so at once.
+///
+/// Whoever is admitted must be given back to [`leave`](Self::leave) when it has logged in or is gone.
 #[derive(Debug, Default)]
 pub struct Door {
     blacklist: Arc<Blacklist>,
     barred: HashMap<Source, Instant>,
     waiting: HashMap<Source, usize>,
-    total: usize,
+    inside: HashMap<PlaceId, Source>,
+    silent: BTreeSet<PlaceId>,
+    refused: BTreeSet<PlaceId>,
 }
+
+/// Tells a connection at the door from every other of this run. Who came later has a greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaceId(pub u64);
 
 /// Why a connection is turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +43,48 @@ pub enum TurnedAway {
 }
 
 impl Door {
-    /// Decides about a connection from `ip`. `draw` is random: a crowd is thinned out by chance, so that no
-    /// pattern of arrival keeps a particular user out.
-    pub fn enter(&mut self, ip: IpAddr, draw: u32, now: Now) -> Result<(), TurnedAway> {
+    /// Decides about a connection from `ip`, and says who has to go for it: that one has left. `draw` is random: a crowd
+    /// is thinned out by chance, so that no pattern of arrival keeps a particular user out.
+    pub fn enter(
+        &mut self,
+        id: PlaceId,
+        ip: IpAddr,
+        draw: u32,
+        now: Now,
+    ) -> Result<Option<PlaceId>, TurnedAway> {
         if let Some(banned) = self.keeps_out(ip, now) {
             return Err(TurnedAway::Banned(banned));
         }
         let source = Source::of(ip);
         let from_here = self.waiting.get(&source).copied().unwrap_or(0);
         let too_many_from_here = from_here >= PRE_AUTH_PER_ADDRESS && !source.is_loopback();
-        if too_many_from_here || self.refuses_by_chance(draw) {
+        if too_many_from_here {
             return Err(TurnedAway::Crowded);
         }
+        let mut displaced = None;
+        if self.is_crowded(draw) {
+            let idle = self.silent.first().or(self.refused.first()).copied();
+            let idle = idle.ok_or(TurnedAway::Crowded)?;
+            self.leave(idle);
+            displaced = Some(idle);
+        }
         *self.waiting.entry(source).or_default() += 1;
-        self.total += 1;
-        Ok(())
+        self.inside.insert(id, source);
+        self.silent.insert(id);
+        Ok(displaced)
+    }
+
+    /// A connection has said something.
+    pub fn spoke(&mut self, id: PlaceId) {
+        self.silent.remove(&id);
+        self.refused.remove(&id);
+    }
+
+    /// A connection was refused a login, and may try again.
+    pub fn refused(&mut self, id: PlaceId) {
+        if self.inside.contains_key(&id) {
+            self.refused.insert(id);
+        }
     }
 
     /// Whether, and for how long, an address is kept out. To be asked again before work is done for a connection that
@@ -65,15 +102,15 @@ impl Door {
         Some(Banned::Seconds(u32::try_from(left.as_secs() + 1).unwrap_or(u32::MAX)))
     }
 
-    /// A connection that entered has logged in or is gone.
-    pub fn leave(&mut self, ip: IpAddr) {
-        let source = Source::of(ip);
+    /// A connection that entered has logged in or is gone. It is no fault if it had to go before.
+    pub fn leave(&mut self, id: PlaceId) {
+        let Some(source) = self.inside.remove(&id) else { return };
+        self.spoke(id);
         if let Some(count) = self.waiting.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
                 self.waiting.remove(&source);
             }
-            self.total -= 1;
         }
     }
 
@@ -97,10 +134,10 @@ impl Door {
         self.barred.retain(|source, _| !net.contains(&source.net()));
     }
 
-    /// From [`PRE_AUTH_SOFT`] on the chance to be refused grows from none to certain at
+    /// From [`PRE_AUTH_SOFT`] on the chance that somebody has to go grows from none to certain at
     /// [`PRE_AUTH_CONNECTIONS`].
-    fn refuses_by_chance(&self, draw: u32) -> bool {
-        let over = self.total.saturating_sub(PRE_AUTH_SOFT) as u64;
+    fn is_crowded(&self, draw: u32) -> bool {
+        let over = self.inside.len().saturating_sub(PRE_AUTH_SOFT) as u64;
         let span = (PRE_AUTH_CONNECTIONS - PRE_AUTH_SOFT) as u64;
         over >= span || u64::from(draw) * span < over << 32
     }
@@ -121,32 +158,72 @@ mod tests {
         Now { instant: Instant::now(), unix: 1000 }
     }
 
+    /// A connection that has spoken.
+    fn enter(
+        door: &mut Door,
+        id: u64,
+        ip: IpAddr,
+        draw: u32,
+        now: Now,
+    ) -> Result<Option<PlaceId>, TurnedAway> {
+        let entered = door.enter(PlaceId(id), ip, draw, now);
+        door.spoke(PlaceId(id));
+        entered
+    }
+
     #[test]
     fn one_address_cannot_take_all_places() {
         let (mut door, now) = (Door::default(), now());
-        for _ in 0..PRE_AUTH_PER_ADDRESS {
-            assert_eq!(door.enter(ip(1), 0, now), Ok(()));
+        for id in 0..PRE_AUTH_PER_ADDRESS as u64 {
+            assert_eq!(enter(&mut door, id, ip(1), 0, now), Ok(None));
         }
-        assert_eq!(door.enter(ip(1), 0, now), Err(TurnedAway::Crowded));
-        assert_eq!(door.enter(ip(2), 0, now), Ok(()));
-        door.leave(ip(1));
-        assert_eq!(door.enter(ip(1), 0, now), Ok(()));
+        assert_eq!(enter(&mut door, 100, ip(1), 0, now), Err(TurnedAway::Crowded));
+        assert_eq!(enter(&mut door, 101, ip(2), 0, now), Ok(None));
+        door.leave(PlaceId(0));
+        assert_eq!(enter(&mut door, 102, ip(1), 0, now), Ok(None));
     }
 
     #[test]
     fn a_crowd_is_thinned_out_by_chance_and_then_refused() {
         let (mut door, now) = (Door::default(), now());
         for n in 0..PRE_AUTH_CONNECTIONS as u32 {
-            assert_eq!(door.enter(ip(n), u32::MAX, now), Ok(()), "{n}");
+            assert_eq!(enter(&mut door, n.into(), ip(n), u32::MAX, now), Ok(None), "{n}");
             if n > PRE_AUTH_SOFT as u32 {
-                assert_eq!(door.enter(ip(100_000), 0, now), Err(TurnedAway::Crowded), "{n}");
+                assert_eq!(enter(&mut door, 100_000, ip(100_000), 0, now), Err(TurnedAway::Crowded), "{n}");
             }
         }
-        assert_eq!(door.enter(ip(100_000), u32::MAX, now), Err(TurnedAway::Crowded));
-        for n in 0..PRE_AUTH_CONNECTIONS as u32 {
-            door.leave(ip(n));
+        assert_eq!(enter(&mut door, 100_000, ip(100_000), u32::MAX, now), Err(TurnedAway::Crowded));
+        for n in 0..PRE_AUTH_CONNECTIONS as u64 {
+            door.leave(PlaceId(n));
+            door.leave(PlaceId(n));
         }
-        assert!(door.total == 0 && door.waiting.is_empty());
+        assert!(door.inside.is_empty() && door.waiting.is_empty());
+    }
+
+    #[test]
+    fn in_a_crowd_the_longest_silent_goes_then_who_was_refused_and_only_then_who_comes() {
+        let (mut door, now) = (Door::default(), now());
+        let mut next = 0;
+        let mut come = |door: &mut Door| {
+            next += 1;
+            door.enter(PlaceId(next), ip(next as u32), u32::MAX, now)
+        };
+        for _ in 0..PRE_AUTH_CONNECTIONS {
+            assert_eq!(come(&mut door), Ok(None));
+        }
+        door.spoke(PlaceId(1));
+        assert_eq!(come(&mut door), Ok(Some(PlaceId(2))));
+        for n in 1..=1 + PRE_AUTH_CONNECTIONS as u64 {
+            door.spoke(PlaceId(n));
+        }
+        for n in [9, 7, 2] {
+            door.refused(PlaceId(n));
+        }
+        assert_eq!(come(&mut door), Ok(Some(PlaceId(7))), "2 has gone before");
+        door.spoke(PlaceId(9));
+        door.spoke(PlaceId(514));
+        assert_eq!(come(&mut door), Err(TurnedAway::Crowded));
+        assert_eq!(door.inside.len(), PRE_AUTH_CONNECTIONS);
     }
 
     #[test]
@@ -154,10 +231,10 @@ mod tests {
         let (mut door, now) = (Door::default(), now());
         let net = Source::of(ip(1)).net();
         door.set_blacklist(Arc::new(Blacklist::new(&[net], vec![])));
-        assert_eq!(door.enter(ip(1), 0, now), Err(TurnedAway::Banned(Banned::ForGood)));
+        assert_eq!(enter(&mut door, 1, ip(1), 0, now), Err(TurnedAway::Banned(Banned::ForGood)));
         door.bar(Source::of(ip(2)), now.instant + Duration::from_secs(15), now.instant);
-        assert_eq!(door.enter(ip(2), 0, now), Err(TurnedAway::Banned(Banned::Seconds(16))));
+        assert_eq!(enter(&mut door, 2, ip(2), 0, now), Err(TurnedAway::Banned(Banned::Seconds(16))));
         let later = Now { instant: now.instant + Duration::from_secs(15), ..now };
-        assert_eq!(door.enter(ip(2), 0, later), Ok(()));
+        assert_eq!(enter(&mut door, 3, ip(2), 0, later), Ok(None));
     }
 }

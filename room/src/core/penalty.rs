@@ -118,6 +118,11 @@ impl Penalties {
         self.scores.get(&source)?.barred_until.filter(|until| *until > now)
     }
 
+    /// True if the address has failed lately and that is not used up.
+    pub fn has_score(&self, source: Source, now: Instant) -> bool {
+        self.scores.get(&source).is_some_and(|score| score.left(now) > Duration::ZERO)
+    }
+
     /// Who is kept out now, and until when.
     pub fn barred(&self, now: Instant) -> impl Iterator<Item = (Source, Instant)> {
         self.scores.iter().filter_map(move |(source, score)| {
@@ -163,6 +168,12 @@ impl Throttle {
         }
         let oldest = recent[recent.len() - LOGINS_PER_MINUTE as usize];
         Err((oldest + MINUTE).saturating_duration_since(now))
+    }
+
+    /// True if there was a failure within the last minute.
+    pub fn has_failures(&self, source: Source, name: &UserName, now: Instant) -> bool {
+        let failures = self.failures.get(&(source, name.clone()));
+        failures.and_then(|failures| failures.last()).is_some_and(|at| now < *at + MINUTE)
     }
 
     /// Notes a failed attempt.

@@ -158,7 +158,16 @@ async fn begin(
     place: Place,
 ) -> Option<(control::Secured, Place)> {
     let mut first = [0; 1];
-    let offence = match timeout(TLS_HANDSHAKE, stream.peek(&mut first)).await {
+    let goes = place.goes();
+    let heard = tokio::select! {
+        heard = timeout(TLS_HANDSHAKE, stream.peek(&mut first)) => heard,
+        () = goes.cancelled() => {
+            tracing::debug!(address = %from, "silent, and had to go for another");
+            return None;
+        }
+    };
+    place.spoke();
+    let offence = match heard {
         // What comes next costs work, and a ban may have come meanwhile.
         Ok(Ok(1)) if shared.keeps_out(from.ip()) => {
             Box::pin(deny(stream)).await;

@@ -85,6 +85,7 @@ pub(crate) async fn serve(
     let outbox = Outbox::default();
     let writer = write(writer, outbox.clone());
     let mut writer = shared.spawn_connection(writer);
+    let goes = place.goes();
     // Given back when it has logged in, or else when its socket is gone.
     let mut place = Some(Arc::new(place));
     let known = place.as_ref().map(Arc::downgrade).unwrap_or_default();
@@ -95,6 +96,8 @@ pub(crate) async fn serve(
         ended = read(&shared, conn, &mut reader, &outbox, login_by, &mut place) => ended,
         // The last word is written, or nothing can be written any more.
         _ = &mut writer => Ended::Written,
+        // It was refused, and its place is wanted by another.
+        () = goes.cancelled() => Ended::Gone,
     };
     Box::pin(end(&shared, conn, ended, &mut reader, &outbox, writer)).await;
 }

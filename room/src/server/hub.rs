@@ -157,7 +157,14 @@ impl Hub {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Send { conn, frame } => self.send(conn, frame.encode().into()),
+            Command::Send { conn, frame } => {
+                if matches!(frame, ToUser::LoginRefused(_))
+                    && let Some(place) = self.place(conn)
+                {
+                    place.refused();
+                }
+                self.send(conn, frame.encode().into());
+            }
             Command::SendEncoded { conn, frame } => self.send(conn, frame),
             Command::Broadcast(frame) => self.broadcast(&frame),
             Command::Admitted { conn } => {
@@ -170,15 +177,18 @@ impl Hub {
                     connection.outbox.close(&closing);
                 }
             }
-            Command::CheckPasswords { conn, attempt, checks } => {
+            Command::CheckPasswords { conn, attempt, checks, precedence } => {
                 let passwords = self.passwords.clone();
                 let connection = self.connections.get(&conn);
                 let outbox = connection.map(|connection| connection.outbox.clone());
                 // Whoever goes meanwhile keeps its place at the door until the answer is there.
                 let place = connection.and_then(|connection| connection.place.upgrade());
+                if let Some(place) = &place {
+                    place.spoke();
+                }
                 self.report(async move {
                     let gone = || outbox.is_none_or(|outbox| outbox.has_ended());
-                    let verdict = passwords.verify(checks, gone).await;
+                    let verdict = passwords.verify(checks, precedence, gone).await;
                     drop(place);
                     Input::PasswordsChecked { conn, attempt, verdict }
                 });
@@ -226,6 +236,11 @@ impl Hub {
             let kept = matches!(answer.await, Ok(AdminResponse::Done));
             Input::Bound { conn, name, kept }
         });
+    }
+
+    /// The place at the door of a connection that has not logged in.
+    fn place(&self, conn: ConnId) -> Option<Arc<Place>> {
+        self.connections.get(&conn)?.place.upgrade()
     }
 
     fn send(&mut self, conn: ConnId, frame: Bytes) {

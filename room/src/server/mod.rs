@@ -26,6 +26,7 @@ mod relay;
 pub(crate) mod storage;
 pub(crate) mod tls;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -39,7 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::core::coordinator::Input;
-use crate::core::door::{Door, TurnedAway};
+use crate::core::door::{Door, PlaceId, TurnedAway};
 use crate::core::{ConnId, LinkId};
 
 use self::outbox::Outbox;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     /// Everything ends.
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
+    /// How those at the door are told that they have to go.
+    displaced: Arc<Mutex<HashMap<PlaceId, CancellationToken>>>,
     next_id: AtomicU64,
 }
 
@@ -104,6 +107,7 @@ impl Shared {
             closing: stop.child_token(),
             stop,
             counters: Counters::default(),
+            displaced: Arc::default(),
             next_id: AtomicU64::new(0),
         }
     }
@@ -139,9 +143,23 @@ impl Shared {
     /// Asks the door for a place.
     pub(crate) fn enter(&self, ip: IpAddr, draw: u32) -> Result<Place, TurnedAway> {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
-        let entered = lock(&self.door).enter(ip, draw, clock::now());
-        match entered {
-            Ok(()) => Ok(Place { door: Arc::clone(&self.door), ip }),
+        let id = PlaceId(self.next_id());
+        // Held until the place can be told to go, which may be at once.
+        let mut door = lock(&self.door);
+        match door.enter(id, ip, draw, clock::now()) {
+            Ok(displaced) => {
+                let goes = CancellationToken::new();
+                let mut all = lock(&self.displaced);
+                all.insert(id, goes.clone());
+                if let Some(displaced) = displaced.and_then(|displaced| all.remove(&displaced)) {
+                    self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+                    displaced.cancel();
+                }
+                drop(all);
+                drop(door);
+                let (door, all) = (Arc::clone(&self.door), Arc::clone(&self.displaced));
+                Ok(Place { door, all, id, goes })
+            }
             Err(away) => {
                 self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
                 Err(away)
@@ -158,12 +176,32 @@ impl Shared {
 /// A place among the connections that have not logged in. Dropping it gives it back.
 pub(crate) struct Place {
     door: Arc<Mutex<Door>>,
-    ip: IpAddr,
+    all: Arc<Mutex<HashMap<PlaceId, CancellationToken>>>,
+    id: PlaceId,
+    goes: CancellationToken,
+}
+
+impl Place {
+    /// The connection has said something, or tries to log in.
+    pub(crate) fn spoke(&self) {
+        lock(&self.door).spoke(self.id);
+    }
+
+    /// The connection was refused a login.
+    pub(crate) fn refused(&self) {
+        lock(&self.door).refused(self.id);
+    }
+
+    /// Cancelled when the connection has to go for another.
+    pub(crate) fn goes(&self) -> CancellationToken {
+        self.goes.clone()
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.door).leave(self.ip);
+        lock(&self.door).leave(self.id);
+        lock(&self.all).remove(&self.id);
     }
 }
 

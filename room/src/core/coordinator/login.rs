@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use parlor_protocol::identity::Purpose;
+use parlor_protocol::identity::{PublicIdentity, Purpose};
 use parlor_protocol::limits::{INTRODUCTION_BURST, INTRODUCTIONS_PER_SECOND};
 use parlor_protocol::name::{UserName, printable};
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
@@ -11,7 +11,9 @@ use parlor_protocol::wire::control::{
     Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
 };
 
-use super::{Attempt, BLACKLIST_HANDED_OUT, Binding, Command, Coordinator, PasswordVerdict, Stage};
+use super::{
+    Attempt, BLACKLIST_HANDED_OUT, Binding, Command, Coordinator, PasswordVerdict, Precedence, Stage,
+};
 use crate::core::admission::{Newcomer, Refused, Step};
 use crate::core::directory::{Reach, Session};
 use crate::core::fair::FairBucket;
@@ -89,7 +91,29 @@ impl Coordinator {
 
     fn checks_too_much(&self, source: Source) -> bool {
         let most = if source.is_loopback() { CHECKS_OF_LOOPBACK } else { CHECKS_PER_SOURCE };
-        self.attempts.values().filter(|attempt| Source::of(attempt.from.ip()) == source).count() >= most
+        self.checks_of(source) >= most
+    }
+
+    /// Logins from an address whose passwords are being verified, or wait for it.
+    fn checks_of(&self, source: Source) -> usize {
+        self.attempts.values().filter(|attempt| Source::of(attempt.from.ip()) == source).count()
+    }
+
+    /// One login of an account at a time goes before others, so that whoever owns one cannot keep all threads busy. A
+    /// name without an account ranks as one with an account does.
+    fn precedence(&self, source: Source, name: &UserName, identity: PublicIdentity, now: Now) -> Precedence {
+        let owner = self.accounts.get(name).is_some() && self.accounts.binding(name) == Some(identity);
+        let first = |attempt: &Attempt| attempt.precedence != Precedence::Known || attempt.name != *name;
+        if owner
+            && self.attempts.values().all(first)
+            && !self.throttle.has_failures(source, name, now.instant)
+        {
+            Precedence::Known
+        } else if self.penalties.has_score(source, now.instant) || self.checks_of(source) > 0 {
+            Precedence::Suspect
+        } else {
+            Precedence::Stranger
+        }
     }
 
     /// A wrong password costs its address also when the connection did not wait for the answer.
@@ -153,9 +177,10 @@ impl Coordinator {
                 let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else {
                     return;
                 };
-                self.attempts.insert(attempt, Attempt { from, name: name.clone() });
+                let precedence = self.precedence(Source::of(from.ip()), name, next.identity(), now);
+                self.attempts.insert(attempt, Attempt { from, name: name.clone(), precedence });
                 self.set_stage(conn, Stage::Checking { attempt, checking: Box::new(next) });
-                out.push(Command::CheckPasswords { conn, attempt, checks });
+                out.push(Command::CheckPasswords { conn, attempt, checks, precedence });
             }
             Step::Refused { refused, next } => {
                 let Some(from) = self.connections.get(&conn).map(|connection| connection.from) else {

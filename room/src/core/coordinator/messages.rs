@@ -115,6 +115,17 @@ pub enum Input {
     Drain,
 }
 
+/// Who goes first where there are more logins than threads to verify passwords; the higher, the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precedence {
+    /// Its address has failed lately, or has another login under way.
+    Suspect,
+    /// Nothing is known of it.
+    Stranger,
+    /// It has proved the identity that the account belongs to: no guesser can.
+    Known,
+}
+
 /// What bcrypt says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordVerdict {
@@ -174,6 +185,8 @@ pub enum Command {
         attempt: u64,
         /// All of them must be right.
         checks: Vec<PasswordCheck>,
+        /// Who goes first where threads are few.
+        precedence: Precedence,
     },
     /// Keep on disk which identity an account belongs to.
     Bind {

@@ -21,7 +21,7 @@ use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Closing, ToRoom, ToUser};
 
-pub use self::messages::{CallId, Command, Input, PasswordVerdict};
+pub use self::messages::{CallId, Command, Input, PasswordVerdict, Precedence};
 use super::accounts::Accounts;
 use super::admission::{AwaitHello, AwaitLogin, Checking, Newcomer};
 use super::blacklist::{Banned, Blacklist};
@@ -108,6 +108,7 @@ impl Connection {
 struct Attempt {
     from: SocketAddr,
     name: UserName,
+    precedence: Precedence,
 }
 
 /// The first identity of an account, and whose login it was.

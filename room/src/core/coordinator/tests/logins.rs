@@ -241,3 +241,34 @@ fn guessing_ends_in_a_bar_of_the_address_and_not_of_the_account() {
     world.open(9, "192.0.2.9:1");
     assert!(check(&world.frame(9, login("Foo", 1, password()))).is_some());
 }
+
+#[test]
+fn who_proves_the_accounts_identity_is_verified_before_strangers_and_those_before_who_has_failed() {
+    let mut world = World::new(&["Foo", "Bar"]);
+    let rank = |told: &[Command]| {
+        told.iter().find_map(|command| match command {
+            Command::CheckPasswords { precedence, .. } => Some(*precedence),
+            _ => None,
+        })
+    };
+    world.open(1, "192.0.2.1:1");
+    let first = world.frame(1, login("Foo", 1, password()));
+    assert_eq!(rank(&first), Some(Precedence::Stranger));
+    world.right(1, check(&first).unwrap());
+    let mut try_from = |conn: u64, from: &str, name: &str, seed: u8| {
+        world.open(conn, from);
+        let told = world.frame(conn, login(name, seed, password()));
+        (rank(&told), check(&told))
+    };
+    let (known, attempt) = try_from(2, "192.0.2.2:1", "Foo", 1);
+    assert_eq!(known, Some(Precedence::Known));
+    // One at a time; another identity than the account's ranks as a name that nobody has; a second from an address waits.
+    assert_eq!(try_from(7, "192.0.2.2:1", "Bar", 1).0, Some(Precedence::Suspect));
+    assert_eq!(try_from(3, "192.0.2.3:1", "Foo", 1).0, Some(Precedence::Stranger));
+    assert_eq!(try_from(4, "192.0.2.4:1", "Foo", 4).0, Some(Precedence::Stranger));
+    assert_eq!(try_from(5, "192.0.2.5:1", "nobody", 4).0, Some(Precedence::Stranger));
+    let attempt = attempt.unwrap();
+    world.handle(Input::PasswordsChecked { conn: ConnId(2), attempt, verdict: PasswordVerdict::Wrong });
+    let again = world.frame(2, login("Foo", 1, password()));
+    assert_eq!(rank(&again), Some(Precedence::Suspect), "it has just failed");
+}
