@@ -11,6 +11,7 @@
 //! - [`memory`]: searching the memory of a running process.
 //! - [`hostile`]: clients, peers and networks that misbehave.
 //! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
+//! - [`siege`]: a Room under attack, and what its users notice; the program `parlor-siege`.
 //! - [`faults`]: what users notice when links, paths, the Room or their peer fail; the program `parlor-faults`.
 //!
 //! Everything cleans up after itself when it is dropped, also when a test panics.
@@ -23,5 +24,6 @@ pub mod memory;
 pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod siege;
 
 mod clock;

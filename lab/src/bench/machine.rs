@@ -27,7 +27,7 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<()> {
 const FILES: u64 = 65_536;
 
 /// Lets this process have as many files as many users need, or as many as the system lets it.
-pub(super) fn allow_many_files() {
+pub(crate) fn allow_many_files() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE)
         && setrlimit(Resource::RLIMIT_NOFILE, FILES.max(most), FILES.max(most)).is_err()
     {
@@ -37,7 +37,7 @@ pub(super) fn allow_many_files() {
 }
 
 /// Resident memory of a process, in KiB.
-pub(super) fn resident_kib(pid: u32) -> Result<u64> {
+pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 

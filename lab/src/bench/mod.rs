@@ -37,7 +37,9 @@ use clap::Parser as _;
 
 use self::args::{Args, Row};
 use self::machine::Others;
+pub(crate) use self::machine::{allow_many_files, resident_kib};
 use self::report::Report;
+pub(crate) use self::report::float;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> Result<()> {

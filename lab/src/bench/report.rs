@@ -6,7 +6,7 @@ use super::args::{Args, word};
 
 /// A count as a number to divide. Exact up to 2^53, which nothing counted here reaches.
 #[expect(clippy::cast_precision_loss, reason = "counts of one benchmark run are far below 2^53")]
-pub(super) fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 

@@ -1,0 +1,61 @@
+//! A small siege, for its outcomes; `parlor-siege` makes large ones and looks at the times as well.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use parlor_lab::binaries::binaries;
+use parlor_lab::process;
+use serde_json::Value;
+
+/// The whole, on a machine with better things to do.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+#[test]
+fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parlor-siege"));
+    command.args([
+        "--json",
+        "--seconds",
+        "2",
+        "--slow",
+        "20",
+        "--silent",
+        "60",
+        "--guesses",
+        "20",
+        "--addresses",
+        "2",
+    ]);
+    command.arg("--room-binary").arg(binaries().unwrap().room);
+    let said = process::run(command, b"", PATIENCE).unwrap().success().unwrap().stdout;
+    let report: Value = serde_json::from_str(&said).unwrap();
+    let sieges = report["sieges"].as_array().unwrap();
+    assert_eq!(sieges.len(), 8);
+    for siege in sieges {
+        let name = siege["siege"].as_str().unwrap();
+        for pair in ["direct", "relayed"] {
+            assert_eq!(siege["seen"][pair]["lost"], 0, "{siege}");
+            assert!(siege["seen"][pair]["sent"].as_u64() > Some(5), "{siege}");
+        }
+        assert_eq!(siege["seen"]["failed"], Value::Array(Vec::new()), "{siege}");
+        assert!(siege["after"]["descriptors"].as_u64() <= siege["before"]["descriptors"].as_u64(), "{siege}");
+        let attackers = siege["attackers"].as_object().unwrap();
+        assert!(name != "calm" || attackers.is_empty(), "{siege}");
+        assert!(
+            !attackers.keys().any(|how| how.contains("another refusal") || how.contains("no answer")),
+            "{siege}"
+        );
+    }
+    let outcome = |name: &str, how: &str| {
+        let siege = sieges.iter().find(|siege| siege["siege"] == name).unwrap();
+        siege["attackers"][how].as_u64().unwrap_or(0)
+    };
+    assert!(outcome("wrong logins, an address each", "wrong login: wrong credentials") > 0, "{report}");
+    // Loopback has no limit by address, so there is nothing to see where no other addresses can be had.
+    if report["strangers"] == true {
+        assert!(outcome("silent, few addresses", "silent: hung up on at once") >= 60 - 2 * 8, "{report}");
+        assert!(outcome("wrong logins, few addresses", "wrong login: come back later") > 0, "{report}");
+    }
+}
