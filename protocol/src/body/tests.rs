@@ -282,3 +282,12 @@ proptest! {
         prop_assert_eq!(from_body::<Order>(&body).unwrap(), order);
     }
 }
+
+#[test]
+fn a_number_is_the_same_to_its_last_bit_after_its_json_was_read() {
+    for number in [-2.498_187_933_957_188_3e-94, 0.1 + 0.2, f64::MIN_POSITIVE, 1e300 / 3.0] {
+        let shown = Value::Float(number).to_string();
+        let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(Value::from(read), Value::Float(number), "{shown}");
+    }
+}

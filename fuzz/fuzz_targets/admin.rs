@@ -1,0 +1,7 @@
+//! Runs the target `admin`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    parlor_fuzz_targets::admin(data);
+});
