@@ -4,6 +4,10 @@
 //! `{"$ext": [type, "00ff"]}`, and a number that is none is `{"$float": "NaN"}`, `"inf"` or `"-inf"`. A map that
 //! happens to look like one of these gets another `$` before its key. A key that is no text becomes its JSON
 //! text, and of equal keys the last counts; everything else comes back as it was.
+//!
+//! Within such a text, quotation marks are escaped, and within a text in it once more: keys within keys would double
+//! at each level, and a few hundred bytes fill any memory. So an array or map that is a key within a key
+//! is only hinted at, as `[..]` or `{..}`.
 
 use std::fmt::Write;
 
@@ -20,7 +24,8 @@ impl Value {
     /// `{"$ext": [type, "00ff"]}`, and numbers that JSON does not have `{"$float": "NaN"}`; a map that happens
     /// to look like one of these gets another `$` before its key. `Value::from` reads all of it back.
     ///
-    /// Lost are only keys that repeat, and the type of keys that are no text: `1` becomes `"1"`.
+    /// Lost are only keys that repeat, the type of keys that are no text (`1` becomes `"1"`), and arrays and maps
+    /// that are keys within a key: they become `"[..]"` and `"{..}"`.
     ///
     /// ```
     /// use parlor_protocol::body::Value;
@@ -29,21 +34,7 @@ impl Value {
     /// assert_eq!(Value::from(value.to_json()), value);
     /// ```
     pub fn to_json(&self) -> Json {
-        match self {
-            Value::Nil => Json::Null,
-            Value::Bool(truth) => Json::Bool(*truth),
-            Value::Int(number) => Json::Number((*number).into()),
-            Value::UInt(number) => Json::Number((*number).into()),
-            Value::Float(number) => match Number::from_f64(*number) {
-                Some(number) => Json::Number(number),
-                None => json!({ FLOAT: number.to_string() }),
-            },
-            Value::Str(text) => Json::String(text.clone()),
-            Value::Bin(bytes) => json!({ BIN: hex(bytes) }),
-            Value::Ext(kind, bytes) => json!({ EXT: [json!(kind), json!(hex(bytes))] }),
-            Value::Array(values) => Json::Array(values.iter().map(Value::to_json).collect()),
-            Value::Map(entries) => Json::Object(object(entries)),
-        }
+        json_of(self, false)
     }
 }
 
@@ -72,15 +63,35 @@ impl From<Json> for Value {
     }
 }
 
-fn object(entries: &[(Value, Value)]) -> Map<String, Json> {
+fn json_of(value: &Value, within_key: bool) -> Json {
+    match value {
+        Value::Nil => Json::Null,
+        Value::Bool(truth) => Json::Bool(*truth),
+        Value::Int(number) => Json::Number((*number).into()),
+        Value::UInt(number) => Json::Number((*number).into()),
+        Value::Float(number) => match Number::from_f64(*number) {
+            Some(number) => Json::Number(number),
+            None => json!({ FLOAT: number.to_string() }),
+        },
+        Value::Str(text) => Json::String(text.clone()),
+        Value::Bin(bytes) => json!({ BIN: hex(bytes) }),
+        Value::Ext(kind, bytes) => json!({ EXT: [json!(kind), json!(hex(bytes))] }),
+        Value::Array(values) => Json::Array(values.iter().map(|value| json_of(value, within_key)).collect()),
+        Value::Map(entries) => Json::Object(object(entries, within_key)),
+    }
+}
+
+fn object(entries: &[(Value, Value)], within_key: bool) -> Map<String, Json> {
     let alone = entries.len() == 1;
     let entry = |(key, value): &(Value, Value)| {
         let key = match key {
             Value::Str(text) if alone && is_special(text) => format!("${text}"),
             Value::Str(text) => text.clone(),
-            other => other.to_json().to_string(),
+            Value::Array(_) if within_key => "[..]".to_owned(),
+            Value::Map(_) if within_key => "{..}".to_owned(),
+            other => json_of(other, true).to_string(),
         };
-        (key, value.to_json())
+        (key, json_of(value, within_key))
     };
     entries.iter().map(entry).collect()
 }

@@ -291,3 +291,16 @@ fn a_number_is_the_same_to_its_last_bit_after_its_json_was_read() {
         assert_eq!(Value::from(read), Value::Float(number), "{shown}");
     }
 }
+
+#[test]
+fn keys_within_keys_do_not_grow_at_each_level() {
+    let mut value = Value::from("key");
+    for _ in 0..BODY_DEPTH - 1 {
+        value = Value::Map(vec![(value, Value::Nil)]);
+    }
+    let body = to_body(&value).unwrap();
+    let shown = Value::from_body(&body).unwrap().to_string();
+    assert_eq!(shown, r#"{"{\"{..}\":null}":null}"#);
+    let quotes = Value::Map(vec![(Value::Array(vec!["\"".repeat(1000).into()]), 1.into())]);
+    assert!(quotes.to_string().len() < 5000);
+}
