@@ -251,7 +251,8 @@ fn same_host(port: u16, room: &PublicIdentity) -> parlor_protocol::presence::Pre
         port,
         public: None,
         encryption: Encryption::On,
-        addresses: Some(Vec::new()),
+        // Who names neither a port nor an address takes the relay only.
+        addresses: Some(vec![Ipv4Addr::new(192, 168, 77, 77).into()]),
         aes: false,
     };
     reachability.presence(room)

@@ -416,7 +416,7 @@ async fn is_told_banned(scene: &Scene) -> Result<Outcome> {
 }
 
 async fn declares(scene: &Scene, public: IpAddr) -> Result<Outcome> {
-    let presence = Presence { public: Some(public), port: PORT, ..scene.who(1).presence };
+    let presence = Presence { public: Some(public), private: vec![], port: PORT, ..scene.who(1).presence };
     Ok(withheld(&handed_out(scene, presence).await?))
 }
 
@@ -460,7 +460,7 @@ impl Stranger {
 async fn aims_at_stranger(scene: &Scene, answers: Option<Answers>) -> Result<Outcome> {
     let stranger = Stranger::at(scene.ground.elsewhere(), answers).await?;
     let (public, port) = (Some(stranger.address.ip()), stranger.address.port());
-    let presence = Presence { public, port, ..scene.who(1).presence };
+    let presence = Presence { public, private: vec![], port, ..scene.who(1).presence };
     let found = withheld(&handed_out(scene, presence).await?);
     if scene.ground.has_strangers() {
         ensure!(stranger.knocks.load(Ordering::Relaxed) > 0, "the Room did not check");
