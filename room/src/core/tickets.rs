@@ -3,7 +3,8 @@
 //! A ticket is 256 random bits. The Room keeps the SHA-256 of them and of what was proved to get them (the
 //! hashes of the passwords), the name and the identity they were given to, and when they end. So neither its
 //! memory nor its disk holds anything that logs in, and another password voids a ticket wherever it was changed. A ticket can be used until it
-//! ends, because the answer to a login may be lost; every login brings a new one.
+//! ends, because the answer to a login may be lost. A login by a ticket in the first half of its life brings the same
+//! one again: it is on disk, where a new one would not be yet if the Room is killed now.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -88,6 +89,15 @@ impl Tickets {
             .is_some_and(|t| t.name == *name && t.identity == *identity && t.expires > unix)
     }
 
+    /// A ticket that was shown and found good, to be given out again. `None`: half of its life is over.
+    pub fn again(&self, shown: &TicketSecret, proved: &[u8; 32], unix: u64) -> Option<Ticket> {
+        let lifetime = TICKET_LIFETIME.as_secs();
+        let left = self.by_hash.get(&hash(&shown.0, proved))?.expires.saturating_sub(unix);
+        // More than a whole life is left when the clock was set back.
+        let again = left > lifetime / 2 && left <= lifetime;
+        again.then(|| Ticket { secret: shown.clone(), seconds: u32::try_from(left).unwrap_or(u32::MAX) })
+    }
+
     /// Voids every ticket of a name.
     pub fn void(&mut self, name: &UserName) {
         for hash in self.by_name.remove(name).unwrap_or_default() {
@@ -170,6 +180,19 @@ mod tests {
             assert!(!tickets.is_good(&TicketSecret([8; 32]), &PROVED, &foo(), &me, 1000));
         }
         assert!(tickets.take_changed().is_none(), "nothing to write twice");
+    }
+
+    #[test]
+    fn a_ticket_is_given_out_again_in_the_first_half_of_its_life() {
+        let mut tickets = Tickets::default();
+        let ticket = tickets.issue([7; 32], &PROVED, &foo(), PublicIdentity([1; 32]), DAY);
+        let again =
+            |unix| tickets.again(&ticket.secret, &PROVED, unix).map(|again| (again.secret.0, again.seconds));
+        assert_eq!(again(DAY + 10), Some(([7; 32], DAY as u32 - 10)));
+        assert_eq!(again(DAY + DAY / 2), None);
+        assert_eq!(again(0), None, "the clock was set back");
+        assert!(tickets.again(&ticket.secret, &[6; 32], DAY).is_none(), "another password");
+        assert!(tickets.again(&TicketSecret([8; 32]), &PROVED, DAY).is_none());
     }
 
     #[test]

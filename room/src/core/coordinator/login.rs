@@ -301,7 +301,13 @@ impl Coordinator {
         let name = login.name.clone();
         let ticket = self.accounts.gives_tickets().then(|| {
             let proved = self.accounts.to_prove(&name);
-            self.tickets.issue(self.chance.draw(), &proved, &name, login.identity, now.unix)
+            let again = match &login.credentials {
+                Credentials::Ticket(shown) => self.tickets.again(shown, &proved, now.unix),
+                Credentials::Open | Credentials::Password(_) => None,
+            };
+            again.unwrap_or_else(|| {
+                self.tickets.issue(self.chance.draw(), &proved, &name, login.identity, now.unix)
+            })
         });
         let check_key = self.chance.draw();
         let session = Session {
