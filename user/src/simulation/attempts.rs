@@ -64,6 +64,9 @@ impl World {
             conversation.search = Some(Search::Introduction);
             conversation.busy = 0;
         }
+        if self.plan.about_time {
+            self.searches.push((self.now, user, peer));
+        }
         self.introduce(user, run, peer);
     }
 
@@ -172,6 +175,9 @@ impl World {
         self.schedule(self.now + LINK_ATTEMPT, What::AttemptDeadline { attempt: key });
         let (way, other) = match attempt.target {
             Target::Address(address) => {
+                if self.process(user, run).is_some_and(|p| p.blocks(address.ip())) {
+                    return self.attempt_failed(key, "blacklisted");
+                }
                 let Some((listener, listener_run)) = self.listener_at(address) else {
                     return self.attempt_failed(key, "nobody listens there");
                 };
@@ -218,7 +224,8 @@ impl World {
         if let Some(trying) = self.attempts.get_mut(&key) {
             trying.hello = Some(hello);
         }
-        self.transmit(conn, 0, Packet::Hello(rung, hello));
+        let sealed = self.seal_hello(key, conn, rung, &hello);
+        self.transmit(conn, 0, Packet::Hello(rung, hello, sealed));
     }
 
     pub(super) fn on_attempt_deadline(&mut self, key: AttemptKey) {

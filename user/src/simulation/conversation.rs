@@ -32,6 +32,13 @@ pub(super) struct Conversation {
     /// Counts sessions, and where the latest ended ones stood.
     pub(super) session: u64,
     pub(super) ended: VecDeque<(u64, Progress)>,
+    /// How often another link, or none, has taken over; how many records have left.
+    pub(super) switches: u64,
+    pub(super) records: u64,
+    /// Session, switches and acknowledgement when the active link was last found to be stuck.
+    pub(super) watched: Option<(u64, u64, u64)>,
+    /// Bytes that the channel keeps, as the budget knows.
+    pub(super) kept: usize,
     /// When this session was first bound to a link.
     pub(super) bound_at: Option<Instant>,
     pub(super) ended_bound_at: Option<Instant>,
@@ -50,6 +57,8 @@ pub(super) struct Conversation {
     pub(super) unconsumed: u64,
     pub(super) unread: u64,
     pub(super) most_held: usize,
+    /// Messages, with the session of each, that an application which has stopped will take when it goes on.
+    pub(super) stopped: Vec<(u64, u64)>,
 }
 
 impl Conversation {
@@ -60,6 +69,10 @@ impl Conversation {
             links: BTreeMap::new(),
             session: 0,
             ended: VecDeque::new(),
+            switches: 0,
+            records: 0,
+            watched: None,
+            kept: 0,
             bound_at: None,
             ended_bound_at: None,
             running: BTreeMap::new(),
@@ -74,6 +87,7 @@ impl Conversation {
             unconsumed: 0,
             unread: 0,
             most_held: 0,
+            stopped: Vec::new(),
         }
     }
 
@@ -160,6 +174,14 @@ impl World {
         if let Some(conversation) = self.conversation(user, run, peer) {
             let linked = conversation.channel.is_linked();
             conversation.keeper.try_again(linked, now);
+        }
+        self.look(user, run, peer);
+    }
+
+    /// This user may be reachable on a better rung now.
+    pub(super) fn climb_now(&mut self, user: usize, run: u32, peer: usize, rung: Rung) {
+        if let Some(conversation) = self.conversation(user, run, peer) {
+            conversation.keeper.climb_now(rung);
         }
         self.look(user, run, peer);
     }
@@ -307,6 +329,7 @@ impl World {
         let progress = conversation.channel.progress();
         conversation.note_session_end(progress);
         conversation.channel.reset(fresh, CloseCode::TimedOut, &mut events);
+        self.settle(user, run, peer);
         self.dispatch(user, run, peer, &mut events);
     }
 
@@ -323,6 +346,7 @@ impl World {
         for conn in links {
             self.flush(user, run, conn);
         }
+        self.settle(user, run, peer);
         self.phase_changed(user, run, peer);
         self.dispatch(user, run, peer, &mut events);
         self.look(user, run, peer);

@@ -11,6 +11,7 @@ use parlor_protocol::wire::peer::Status;
 
 use super::conversation::Events;
 use super::ledger::{CallNo, Ended};
+use super::links::UNREAD;
 use super::note;
 use super::workload::LARGEST;
 use super::world::{What, World};
@@ -42,9 +43,11 @@ impl World {
                 }
                 Event::CallInterrupted { token, maybe_executed } => {
                     let justified = self.is_excused(user, run, peer);
+                    self.check_executed(user, run, peer, token, maybe_executed);
                     self.ledger.call_ended(token, Ended::Interrupted { maybe_executed, justified }, self.now);
                 }
                 Event::CallTimedOut { token, maybe_executed } => {
+                    self.check_executed(user, run, peer, token, maybe_executed);
                     self.ledger.call_ended(token, Ended::TimedOut { maybe_executed }, self.now);
                     self.room_notified(user, run, peer);
                 }
@@ -65,6 +68,9 @@ impl World {
                 Event::Pong { .. } => {}
                 Event::Active => {
                     note!(self, "{user}>{peer} another link carries the data");
+                    if let Some(conversation) = self.conversation(user, run, peer) {
+                        conversation.switches += 1;
+                    }
                     self.room_notified(user, run, peer);
                     self.look(user, run, peer);
                 }
@@ -105,6 +111,7 @@ impl World {
         conversation.note_session_end(progress);
         conversation.channel.reset(fresh, code, &mut events);
         conversation.keeper.ended();
+        self.settle(user, run, peer);
         self.call_off(user, run, peer);
         self.phase_changed(user, run, peer);
         self.dispatch(user, run, peer, &mut events);
@@ -122,17 +129,22 @@ impl World {
         body: &Bytes,
         cost: u64,
     ) {
-        self.ledger.delivered((user, run), event, body);
+        self.ledger.delivered((user, run), event, body, self.now);
         let after = self.consumption(user);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         conversation.unconsumed += cost;
         conversation.unread += cost;
-        let held = conversation.unconsumed;
+        let (held, unread) = (conversation.unconsumed, conversation.unread);
         assert!(
             held <= RECEIVE_WINDOW + LARGEST + 64,
             "{user} holds {held} bytes of {peer} that nobody took"
         );
+        assert!(
+            unread <= UNREAD + RECEIVE_WINDOW + LARGEST + 64,
+            "{user} holds {unread} bytes of {peer} over all sessions that nobody took"
+        );
         let session = conversation.session;
+        let Some(after) = after else { return conversation.stopped.push((cost, session)) };
         let at = self.now + after;
         self.schedule(at, What::Consume { user, run, peer, cost, session });
     }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use parlor_protocol::rung::Rung;
+
 use super::chance::Chance;
-use super::network::{ConnKey, Role, Way};
+use super::network::{ConnKey, End, Role, Way};
 use super::note;
 use super::world::{What, World};
 
@@ -21,6 +23,16 @@ pub(super) struct Plan {
     pub(super) pause_ms: u64,
     pub(super) patience_ms: u64,
     fault_every_ms: u64,
+    /// Things go wrong that go wrong rarely: clocks, bans, addresses, restarts at the worst moment.
+    odd: bool,
+    /// The Room has accounts: users come with passwords and tickets.
+    pub(super) accounts: bool,
+    /// Handshakes and records are real ones.
+    pub(super) sealed: bool,
+    /// Applications that take nothing until everything heals.
+    pub(super) stopped: Vec<usize>,
+    /// Times are kept.
+    pub(super) about_time: bool,
 }
 
 #[derive(Debug)]
@@ -35,10 +47,22 @@ pub(super) enum Fault {
     Restart,
     Start(usize),
     Leave,
+    /// One way only.
+    HalfOpen,
+    /// A connection takes longer from now on, so that another overtakes it.
+    Slow,
+    RoomsInARow(u32),
+    RestartInHandshake,
+    Clock,
+    Move,
+    Ban,
 }
 
+/// A day, by which clocks are set wrong, in seconds.
+const DAY: i64 = 86_400;
+
 impl Plan {
-    pub(super) fn new(chance: &mut Chance) -> Self {
+    pub(super) fn new(chance: &mut Chance, more: &mut Chance) -> Self {
         let users = *chance.pick(&[2, 2, 2, 3, 3, 4, 5]);
         let floods = chance.one_in(24);
         let slow = chance.one_in(4);
@@ -51,6 +75,30 @@ impl Plan {
             pause_ms: *chance.pick(&[500, 2000, 8000]) * users as u64,
             patience_ms: *chance.pick(&[100, 5000, 60_000]),
             fault_every_ms: *chance.pick(&[1500, 4000, 15_000]),
+            odd: !more.one_in(3),
+            accounts: more.one_in(2),
+            sealed: more.one_in(10),
+            stopped: if more.one_in(8) { vec![more.below(users as u64) as usize] } else { Vec::new() },
+            about_time: false,
+        }
+    }
+
+    /// Nothing goes wrong and nobody says anything, unless told to.
+    pub(super) fn quiet(users: usize, lasts: Duration) -> Self {
+        Self {
+            users,
+            lasts,
+            gentle: true,
+            floods: false,
+            slow_consumer: None,
+            pause_ms: 1,
+            patience_ms: 1,
+            fault_every_ms: 1,
+            odd: false,
+            accounts: true,
+            sealed: false,
+            stopped: Vec::new(),
+            about_time: true,
         }
     }
 }
@@ -72,6 +120,26 @@ impl World {
             let room = if self.plan.gentle && !matches!(fault, Fault::Cut) { 9000 } else { 1 };
             self.schedule(at, What::Fault(fault));
             at += self.chance.ms(room, self.plan.fault_every_ms.max(room));
+        }
+        if self.plan.odd {
+            self.plan_odd_faults();
+        }
+    }
+
+    fn plan_odd_faults(&mut self) {
+        let mut at = self.start + self.more.ms(500, 5000);
+        while at < self.heal_at {
+            let fault = match self.more.below(if self.plan.gentle { 9 } else { 16 }) {
+                0..=2 => Fault::HalfOpen,
+                3..=5 => Fault::Slow,
+                6..=7 => Fault::Clock,
+                8..=9 => Fault::RoomsInARow(self.more.between(2, 4) as u32),
+                10..=12 => Fault::RestartInHandshake,
+                13..=14 => Fault::Move,
+                _ => Fault::Ban,
+            };
+            self.schedule(at, What::Fault(fault));
+            at += self.more.ms(2000, 12_000);
         }
     }
 
@@ -120,11 +188,8 @@ impl World {
             }
             Fault::Silence => {
                 let lasts = self.lasting();
-                if let Some(key) = self.some_conn()
-                    && let Some(conn) = self.network.conns.get_mut(&key)
-                {
-                    conn.silent_until = Some(self.now + lasts);
-                    note!(self, "{key:?} falls silent for {lasts:?}");
+                if let Some(key) = self.some_conn() {
+                    self.silence(key, &[0, 1], self.now + lasts);
                 }
             }
             Fault::Down => {
@@ -165,6 +230,56 @@ impl World {
                 let after = self.lasting();
                 self.schedule(self.now + after, What::Fault(Fault::Start(user)));
             }
+            Fault::HalfOpen => {
+                let lasts = self.lasting();
+                let from = self.more.below(2) as usize;
+                if let Some(key) = self.some_conn() {
+                    self.silence(key, &[from], self.now + lasts);
+                }
+            }
+            Fault::Slow => {
+                let latency = self.more.ms(0, 400);
+                if let Some(key) = self.some_conn()
+                    && let Some(conn) = self.network.conns.get_mut(&key)
+                {
+                    conn.latency = latency;
+                    note!(self, "{key:?} takes {latency:?} from now on");
+                }
+            }
+            Fault::RoomsInARow(left) => {
+                if self.room.core.is_some() {
+                    self.kill_room();
+                    let after = self.more.ms(1, 700);
+                    self.schedule(self.now + after, What::Fault(Fault::RoomUp));
+                    if left > 1 {
+                        let after = after + self.more.ms(1, 1200);
+                        self.schedule(self.now + after, What::Fault(Fault::RoomsInARow(left - 1)));
+                    }
+                }
+            }
+            Fault::RestartInHandshake => self.restart_in_handshake(),
+            Fault::Clock => {
+                let step = if self.more.one_in(2) { DAY } else { -DAY };
+                let user = self.more.below(self.users.len() as u64 + 1) as usize;
+                note!(self, "the clock of {user} (after the last user: the Room) is set by {step} s");
+                match self.users.get_mut(user) {
+                    Some(seat) => {
+                        seat.clock += step;
+                        // What its clock takes for ended is not shown.
+                        seat.ticket = seat.ticket.take().filter(|_| step < 0);
+                    }
+                    None => self.set_room_clock(step),
+                }
+            }
+            Fault::Move => {
+                let user = self.more.below(self.users.len() as u64) as usize;
+                self.move_user(user);
+            }
+            Fault::Ban => {
+                let user = self.more.below(self.users.len() as u64) as usize;
+                let seconds = if self.more.one_in(2) { Some(self.more.between(1, 20)) } else { None };
+                self.ban(user, seconds);
+            }
             Fault::Start(user) => self.start_user(user),
             Fault::Leave => {
                 let user = self.chance.below(self.users.len() as u64) as usize;
@@ -192,8 +307,8 @@ impl World {
             if cuts {
                 let learns = [self.learning(), self.learning()];
                 self.cut(key, learns);
-            } else if let Some(conn) = self.network.conns.get_mut(&key) {
-                conn.silent_until = Some(self.now + lasts);
+            } else {
+                self.silence(key, &[0, 1], self.now + lasts);
             }
         }
     }
@@ -209,7 +324,59 @@ impl World {
         }
         let now = self.now;
         for conn in self.network.conns.values_mut() {
-            conn.silent_until = conn.silent_until.map(|until| until.min(now));
+            conn.silent_until = conn.silent_until.map(|until| until.map(|at| at.min(now)));
+        }
+        self.go_on();
+        self.pardon_everybody();
+    }
+
+    /// The program of somebody who is in the middle of a handshake restarts.
+    fn restart_in_handshake(&mut self) {
+        let shaking =
+            |role: &Role| matches!(role, Role::Dialing(_) | Role::Answering { .. } | Role::Early(_));
+        let ends = self.network.conns.values().flat_map(|c| c.ends.iter().zip(&c.roles));
+        let users: Vec<usize> = ends
+            .filter(|(_, role)| shaking(role))
+            .filter_map(|(end, _)| match end {
+                End::User(user, _) => Some(*user),
+                End::Room(_) => None,
+            })
+            .collect();
+        if users.is_empty() {
+            // There is likely to be one soon.
+            let soon = self.now + Duration::from_millis(250);
+            return self.schedule(soon, What::Fault(Fault::RestartInHandshake));
+        }
+        let user = *self.more.pick(&users);
+        let silently = self.more.one_in(4);
+        self.kill_user(user, silently);
+        let after = self.more.ms(1, 300);
+        self.schedule(self.now + after, What::Fault(Fault::Start(user)));
+    }
+
+    /// A user's machine gets another address: what was open hears nothing any more, other ways work.
+    fn move_user(&mut self, user: usize) {
+        let (lan, last) = (self.more.below(2) as u8, self.more.between(10, 250) as u8);
+        let reachable = self.more.one_in(2);
+        let seat = &mut self.users[user];
+        seat.lan_address = [10, 0, lan, last];
+        seat.reachable = reachable;
+        note!(self, "user {user} moves to {:?}", self.users[user].lan_address);
+        let ways: Vec<Way> = self.network.ways.keys().copied().filter(|w| touches(*w, user)).collect();
+        for way in ways {
+            let works = match way {
+                Way::Direct(_, _, Rung::SameHost) => continue,
+                Way::Direct(..) => self.more.one_in(2),
+                Way::Room(_) => true,
+            };
+            if let Some(state) = self.network.ways.get_mut(&way) {
+                state.works = works;
+            }
+            let conns: Vec<ConnKey> =
+                self.network.conns.iter().filter(|(_, c)| c.way == way && !c.dead).map(|(k, _)| *k).collect();
+            for conn in conns {
+                self.cut(conn, [None, None]);
+            }
         }
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use parlor_protocol::introduction::{Introduction, SignedIntroduction};
 use parlor_protocol::limits::WHOLE_LOGIN;
 use parlor_protocol::refusal::PairRefusal;
+use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{Introduce, Introduced, RungOffer, ToRoom};
 
-use super::network::{ConnKey, End, Packet, Role};
-use super::room::room_identity;
+use super::network::{ConnKey, End, Packet, Role, Way};
+use super::note;
+use super::room::{public_address, room_identity};
 use super::user::Known;
 use super::world::{What, World};
 use crate::error::OpenError;
@@ -76,6 +78,9 @@ impl World {
     pub(super) fn on_refused(&mut self, user: usize, run: u32, request: u32, why: PairRefusal) {
         let peer = self.process(user, run).and_then(|p| p.requests.remove(&request));
         let Some(peer) = peer else { return };
+        if matches!(why, PairRefusal::NoSuchPeer | PairRefusal::Blocked) {
+            self.withdraw(user, run, |known| known.peer != peer);
+        }
         let name = self.users[peer].name.clone();
         let error = match why {
             PairRefusal::Offline => OpenError::Offline(name),
@@ -87,6 +92,14 @@ impl World {
             why => OpenError::Refused { peer: name, why },
         };
         self.search_introduced(user, run, peer, Err(error));
+    }
+
+    /// Introductions that are good for nothing any more.
+    pub(super) fn withdraw(&mut self, user: usize, run: u32, stay: impl Fn(&Known) -> bool) {
+        if let Some(process) = self.process(user, run) {
+            process.introductions.retain(|_, known| stay(known));
+            process.latest.retain(|_, (known, _)| stay(known));
+        }
     }
 
     fn busy_again(&mut self, user: usize, run: u32, peer: usize) -> u32 {
@@ -103,7 +116,7 @@ impl World {
         assert_eq!(me.identity, self.users[user].identity.public());
         let peer = self.number_of(&peer.name);
         let until = self.now + introduction.lifetime();
-        let known = Rc::new(Known { id: introduction.id, peer, until });
+        let known = Rc::new(Known { id: introduction.id, peer, until, introduction });
         let offers = introduced.rungs.clone();
         if let Some(process) = self.process(user, run) {
             process.introductions.insert(known.id, Rc::clone(&known));
@@ -152,6 +165,11 @@ impl World {
                 if process.left {
                     return self.close(key, end);
                 }
+                if self.blocks_arrival(user, run, key) {
+                    note!(self, "{user} drops {key:?}: it comes from a blacklisted address");
+                    return self.close(key, end);
+                }
+                let Some(process) = self.process(user, run) else { return };
                 match process.introductions.get(&id).filter(|known| known.until > now).cloned() {
                     Some(known) => {
                         self.set_role(key, end, Role::Answering { known, attempt: None, terms: None });
@@ -167,6 +185,16 @@ impl World {
             }
             (role, packet) => self.handshake_or_record(user, run, key, end, role, packet),
         }
+    }
+
+    /// True if the peer that dialed comes from where this user takes nobody from.
+    fn blocks_arrival(&self, user: usize, run: u32, key: ConnKey) -> bool {
+        let Some(conn) = self.network.conns.get(&key) else { return false };
+        let (End::User(from, _), Way::Direct(_, _, Rung::Public)) = (conn.ends[0], conn.way) else {
+            return false;
+        };
+        let process = self.users[user].process.as_ref().filter(|p| p.run == run);
+        process.is_some_and(|p| p.blocks(public_address(from)))
     }
 
     fn answer_what_waited(&mut self, key: ConnKey, end: usize) {

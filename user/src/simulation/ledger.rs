@@ -35,6 +35,7 @@ struct Message {
     lane: Lane,
     len: usize,
     session: u64,
+    at: Instant,
     delivered: u32,
     report: Report,
     /// A later message of its session's lane was delivered without it.
@@ -51,6 +52,8 @@ struct Call {
     overloaded: bool,
     ended: bool,
     never_executed: bool,
+    /// Records that had left for the peer when the call was made.
+    records: u64,
 }
 
 pub(super) enum Ended<'a> {
@@ -78,6 +81,17 @@ pub(super) struct Ledger {
     pub(super) interrupted: u64,
     pub(super) delivered: u64,
     pub(super) executed: u64,
+    /// What was delivered when, in worlds that are about time.
+    pub(super) times: Option<Vec<Delivery>>,
+}
+
+/// A message that was delivered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Delivery {
+    pub(super) at: Instant,
+    pub(super) sent: Instant,
+    pub(super) from: usize,
+    pub(super) to: usize,
 }
 
 /// Bytes of a body are a piece of this, after the number of what they belong to.
@@ -109,16 +123,16 @@ impl Ledger {
         (MessageNo(number), event, pattern(number, len))
     }
 
-    pub(super) fn sent(&mut self, number: MessageNo, lane: Lane, len: usize, session: u64) {
+    pub(super) fn sent(&mut self, number: MessageNo, lane: Lane, len: usize, session: u64, at: Instant) {
         assert_eq!(number.0, self.messages.len());
-        let message = Message { lane, len, session, delivered: 0, report: Report::None, skipped: false };
+        let message = Message { lane, len, session, at, delivered: 0, report: Report::None, skipped: false };
         self.messages.push(message);
         if len > 0 {
             self.lanes.entry(lane).or_default().sent.push(number);
         }
     }
 
-    pub(super) fn delivered(&mut self, to: (usize, u32), event: Option<&Bytes>, body: &Bytes) {
+    pub(super) fn delivered(&mut self, to: (usize, u32), event: Option<&Bytes>, body: &Bytes, now: Instant) {
         let name = event.map(|event| std::str::from_utf8(event).unwrap());
         let empty = name.and_then(|name| name.strip_prefix("empty-"));
         let number = empty.map_or_else(|| number_in(body), |digits| digits.parse().unwrap());
@@ -129,6 +143,9 @@ impl Ledger {
         assert_eq!(pattern(number, message.len), *body, "message {number} has another body");
         assert_eq!(event_name(lane.event, number, message.len).as_ref(), event);
         message.delivered += 1;
+        if let Some(times) = &mut self.times {
+            times.push(Delivery { at: now, sent: message.at, from: lane.from.0, to: lane.to });
+        }
         self.delivered += 1;
         assert_eq!(message.delivered, 1, "message {number} of {lane:?} was delivered twice");
         assert!(!message.skipped, "message {number} of {lane:?} was delivered after a later one");
@@ -180,10 +197,11 @@ impl Ledger {
         to: usize,
         answer: usize,
         due: Option<Instant>,
+        records: u64,
     ) {
         assert_eq!(number.0, self.calls.len());
         let (executed, overloaded, ended, never_executed) = (0, false, false, false);
-        self.calls.push(Call { from, to, answer, due, executed, overloaded, ended, never_executed });
+        self.calls.push(Call { from, to, answer, due, executed, overloaded, ended, never_executed, records });
     }
 
     pub(super) fn called(&mut self, at: (usize, u32), body: &[u8]) -> CallNo {
@@ -213,6 +231,11 @@ impl Ledger {
 
     pub(super) fn has_ended(&self, number: CallNo) -> bool {
         self.calls[number.0].ended
+    }
+
+    /// Records that had left when a call was made.
+    pub(super) fn records_before(&self, number: CallNo) -> u64 {
+        self.calls[number.0].records
     }
 
     pub(super) fn call_ended(&mut self, number: CallNo, ended: Ended<'_>, now: Instant) {
@@ -275,6 +298,14 @@ impl Ledger {
     pub(super) fn check_nothing_lost(&self) {
         for (number, message) in self.messages.iter().enumerate() {
             assert_eq!(message.report, Report::Delivered, "message {number} of {:?}", message.lane);
+        }
+    }
+
+    /// Nothing was interrupted or passed over yet.
+    pub(super) fn check_nothing_lost_so_far(&self) {
+        for (number, message) in self.messages.iter().enumerate() {
+            let lost = message.skipped || message.report == Report::Interrupted;
+            assert!(!lost, "message {number} of {:?} is lost", message.lane);
         }
     }
 

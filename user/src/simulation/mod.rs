@@ -30,6 +30,8 @@ mod ledger;
 mod links;
 mod network;
 mod room;
+mod sealed;
+mod timing;
 mod traffic;
 mod user;
 mod workload;
@@ -68,6 +70,9 @@ const FOUND: &[(u64, &str)] = &[
         "a link that was suspected once and worked again stayed suspect while nobody sent, and was searched around for ever",
     ),
     (258, "the same, where the other end kept closing what the search found"),
+    (4, "a message alone on a link that had died was watched by nobody before the next keepalive"),
+    (10, "the same"),
+    (89, "the same, of the word that a call is cancelled"),
     (560, "a climb that was under way when the channel was closed for idleness linked it again"),
 ];
 

@@ -1,5 +1,5 @@
 //! Connections that behave like TCP: in order, late, with a bounded amount under way; cut at any moment with what
-//! is under way; silent for a while or for ever, at both ends or at one.
+//! is under way; silent for a while or for ever, both ways or one way; slower than before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -92,10 +92,16 @@ pub(super) enum Packet {
     Token(RelayToken),
     RelayReady,
     RelayRefused,
-    Hello(Rung, LinkHello),
-    Accept(LinkAccept),
+    /// With the first message of a real handshake, in worlds that seal.
+    Hello(Rung, LinkHello, Option<Bytes>),
+    Accept(LinkAccept, Option<Bytes>),
     Refusal(CloseCode),
-    Record { number: u64, key: u64, plaintext: Bytes },
+    Record {
+        number: u64,
+        key: u64,
+        plaintext: Bytes,
+        sealed: Option<Vec<u8>>,
+    },
     ToRoom(Box<ToRoom>),
     ToUser(Box<ToUser>),
     Fin,
@@ -134,8 +140,9 @@ pub(super) struct Conn {
     /// `pipes[i]` leads from `ends[i]` to the other.
     pub(super) pipes: [Pipe; 2],
     pub(super) dead: bool,
-    pub(super) silent_until: Option<Instant>,
-    latency: Duration,
+    /// Nothing arrives from this end until then.
+    pub(super) silent_until: [Option<Instant>; 2],
+    pub(super) latency: Duration,
     rate: u64,
     /// When each end last heard the other, for control connections.
     pub(super) heard: [Instant; 2],
@@ -160,7 +167,7 @@ impl World {
             roles: [Role::New, Role::New],
             pipes: [Pipe::default(), Pipe::default()],
             dead: false,
-            silent_until: None,
+            silent_until: [None; 2],
             latency: state.latency,
             rate: state.rate,
             heard: [self.now; 2],
@@ -207,12 +214,12 @@ impl World {
         if conn.dead {
             return;
         }
-        if let Some(until) = conn.silent_until {
+        if let Some(until) = conn.silent_until[from] {
             if until > now {
                 self.schedule(until, What::Arrive { conn: key, from });
                 return;
             }
-            conn.silent_until = None;
+            conn.silent_until[from] = None;
         }
         // The relay reads no more than it can pass on.
         if let Role::Spliced(other) = conn.roles[1 - from]
@@ -285,6 +292,7 @@ impl World {
         };
         if self.network.conns.get(&key).is_some_and(over) {
             self.network.conns.remove(&key);
+            self.seals.forget(key);
         }
     }
 
@@ -304,7 +312,18 @@ impl World {
                 self.schedule(self.now + after, What::Broken { conn: key, end });
             }
         }
+        self.watch_links(key);
         self.forget_if_over(key);
+    }
+
+    /// Nothing comes from `from` until then.
+    pub(super) fn silence(&mut self, key: ConnKey, from: &[usize], until: Instant) {
+        let Some(conn) = self.network.conns.get_mut(&key) else { return };
+        for &from in from {
+            conn.silent_until[from] = conn.silent_until[from].max(Some(until));
+        }
+        super::note!(self, "{key:?} hears nothing from {from:?} for {:?}", until - self.now);
+        self.watch_links(key);
     }
 
     /// Puts what a link has to say on its way, as far as the connection takes it.
@@ -333,9 +352,14 @@ impl World {
             };
             let sleeps_too_long = conversation.sleeps_too_long();
             assert!(out.len() <= 65_519, "a record of {} bytes", out.len());
+            let sealed = self.seal_record(key, end, &out, after.rekey);
+            if let Some(conversation) = self.conversation(user, run, peer) {
+                conversation.records += 1;
+            }
             let Some(conn) = self.network.conns.get_mut(&key) else { return };
             let pipe = &mut conn.pipes[end];
-            let record = Packet::Record { number: pipe.filled, key: pipe.sealing_key, plaintext: out.into() };
+            let (number, sealing_key, plaintext) = (pipe.filled, pipe.sealing_key, out.into());
+            let record = Packet::Record { number, key: sealing_key, plaintext, sealed };
             pipe.filled += 1;
             pipe.sealing_key += u64::from(after.rekey);
             pipe.nothing_follows = after.closed;

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use parlor_protocol::limits::UNACKED_CHANNEL;
+use parlor_protocol::limits::{UNACKED_CHANNEL, UNACKED_USER};
 
+use super::ledger::CallNo;
 use super::network::{ConnKey, End, Role};
 use super::note;
-use super::workload::LARGEST;
+use super::workload::{ALWAYS, LARGEST};
 use super::world::World;
 use crate::core::channel::LinkId;
 
@@ -15,8 +16,43 @@ use crate::core::channel::LinkId;
 const LATE_NEWS: Duration = Duration::from_secs(60);
 
 impl World {
+    /// Tells the budget what the channel keeps now, and those who wait for room.
+    pub(super) fn settle(&mut self, user: usize, run: u32, peer: usize) {
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let (before, now) = (conversation.kept, conversation.channel.buffered());
+        conversation.kept = now;
+        let Some(process) = self.process(user, run) else { return };
+        let spent = process.kept >= UNACKED_USER;
+        process.kept = process.kept - before + now;
+        let most = UNACKED_USER + process.peers.len() * (ALWAYS + (1 << 20) + LARGEST as usize + 64 * 1024);
+        assert!(process.kept <= most, "{user} keeps {} bytes in all", process.kept);
+        if spent && process.kept < UNACKED_USER {
+            for peer in process.peers.keys().copied().collect::<Vec<_>>() {
+                self.work_later(user, run, peer);
+            }
+        } else if before >= ALWAYS && now < ALWAYS {
+            self.work_later(user, run, peer);
+        }
+    }
+
+    /// A call that ended without an answer was said to have run, or not. If nothing has left for the peer since it
+    /// was made, it has not.
+    pub(super) fn check_executed(
+        &mut self,
+        user: usize,
+        run: u32,
+        peer: usize,
+        number: CallNo,
+        maybe_executed: bool,
+    ) {
+        let Some(conversation) = self.conversation(user, run, peer) else { return };
+        let left = conversation.records > self.ledger.records_before(number);
+        assert!(left || !maybe_executed, "{number:?} never left and may have been executed");
+    }
+
     /// Sees to it that what was pushed leaves.
     pub(super) fn sent(&mut self, user: usize, run: u32, peer: usize) {
+        self.settle(user, run, peer);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let held = conversation.channel.buffered();
         conversation.most_held = conversation.most_held.max(held);
@@ -25,7 +61,10 @@ impl World {
         match conversation.active() {
             // The keeper may have gone to rest.
             None => self.open(user, run, peer),
-            Some(conn) => self.flush(user, run, conn),
+            Some(conn) => {
+                self.flush(user, run, conn);
+                self.watch_if_stuck(conn, self.end_of(user, run, conn));
+            }
         }
     }
 

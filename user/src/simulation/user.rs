@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use parlor_protocol::identity::{Identity, InstanceId};
-use parlor_protocol::introduction::IntroductionId;
+use parlor_protocol::introduction::{Introduction, IntroductionId};
 use parlor_protocol::name::UserName;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
-use parlor_protocol::wire::control::{Member, RungOffer, ToRoom};
+use parlor_protocol::wire::control::{Member, RungOffer, TicketSecret, ToRoom};
 
 use super::conversation::Conversation;
 use super::network::{ConnKey, Dialed, End, Role, Way};
@@ -31,6 +32,7 @@ pub(super) struct Known {
     pub(super) id: IntroductionId,
     pub(super) peer: usize,
     pub(super) until: Instant,
+    pub(super) introduction: Introduction,
 }
 
 /// A place in the world where a user's program runs, or not.
@@ -44,6 +46,41 @@ pub(super) struct Seat {
     pub(super) reachable: bool,
     pub(super) runs: u32,
     pub(super) process: Option<Process>,
+    /// Kept on its disk.
+    pub(super) ticket: Option<KeptTicket>,
+    /// The latest introductions, kept on its disk.
+    pub(super) kept: BTreeMap<usize, (Rc<Known>, Vec<RungOffer>)>,
+    /// By how many seconds its clock is wrong.
+    pub(super) clock: i64,
+}
+
+/// A ticket, and what the world knows of it.
+#[derive(Debug, Clone)]
+pub(super) struct KeptTicket {
+    pub(super) secret: TicketSecret,
+    /// By the user's clock, in seconds since 1970.
+    pub(super) expires: u64,
+    /// Which run of the Room gave it out, and when it had arrived.
+    pub(super) room_run: u32,
+    pub(super) at: Instant,
+}
+
+impl Seat {
+    pub(super) fn new(user: usize, name: &str) -> Self {
+        Self {
+            name: name.parse().unwrap(),
+            identity: Identity::from_seed(&[user as u8 + 1; 32]),
+            host: 10 + user as u8,
+            lan: 0,
+            lan_address: [10, 0, 0, user as u8 + 1],
+            reachable: false,
+            runs: 0,
+            process: None,
+            ticket: None,
+            kept: BTreeMap::new(),
+            clock: 0,
+        }
+    }
 }
 
 /// One run of a user's program.
@@ -69,6 +106,17 @@ pub(super) struct Process {
     next_generation: u32,
     pub(super) leaving: Option<Instant>,
     pub(super) left: bool,
+    /// The Room wants this user no more.
+    pub(super) refused: bool,
+    /// How long the Room asked to be left alone.
+    pub(super) asked_wait: Option<Duration>,
+    pub(super) blacklist: Vec<IpNet>,
+    /// The credentials of a login under way were a ticket.
+    pub(super) shows_ticket: bool,
+    /// What this machine's addresses were when they were last looked at.
+    pub(super) known_address: [u8; 4],
+    /// Bytes that all channels keep, as the budget knows.
+    pub(super) kept: usize,
 }
 
 impl Process {
@@ -111,15 +159,23 @@ impl World {
             backoff: Backoff::default(),
             requests: BTreeMap::new(),
             next_request: 1,
-            introductions: HashMap::new(),
-            latest: BTreeMap::new(),
+            introductions: seat.kept.values().map(|(known, _)| (known.id, Rc::clone(known))).collect(),
+            latest: seat.kept.clone(),
             peers: BTreeMap::new(),
             next_link: 1,
             next_generation: 0,
             leaving: None,
             left: false,
+            refused: false,
+            asked_wait: None,
+            blacklist: Vec::new(),
+            shows_ticket: false,
+            known_address: seat.lan_address,
+            kept: 0,
         });
         note!(self, "user {user} starts run {run}");
+        let look = self.more.ms(0, 5000);
+        self.schedule(self.now + look, What::NetworkLook { user, run });
         self.on_join(user, run);
     }
 
@@ -127,6 +183,10 @@ impl World {
     pub(super) fn kill_user(&mut self, user: usize, silently: bool) {
         let Some(process) = self.users[user].process.take() else { return };
         let run = process.run;
+        // They are written a second after the last time at the latest, so that some are lost with the program.
+        if self.more.one_in(2) {
+            self.users[user].kept = process.latest;
+        }
         note!(self, "user {user} run {run} is killed, silently: {silently}");
         self.ledger.died(user, run);
         self.excuse_all(user);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use parlor_protocol::limits::UNACKED_USER;
 use parlor_protocol::session::{Given, Placed};
 
 use super::ledger::{CallNo, Ended, Lane, MessageNo};
@@ -13,6 +14,8 @@ use crate::core::keeper::Phase;
 
 /// The largest message, in bytes.
 pub(super) const LARGEST: u64 = 200_000;
+/// As in `conversation/mod.rs`.
+pub(super) const ALWAYS: usize = 256 * 1024;
 /// The lane of calls: they wait for room one behind another here.
 const CALLS: u32 = 99;
 
@@ -87,10 +90,29 @@ impl World {
         if self.chance.one_in(3) { Duration::ZERO } else { self.chance.ms(0, 2000) }
     }
 
-    pub(super) fn consumption(&mut self, user: usize) -> Duration {
+    /// How long the application takes for a message. Never, if it has stopped.
+    pub(super) fn consumption(&mut self, user: usize) -> Option<Duration> {
+        if self.plan.stopped.contains(&user) && self.now < self.heal_at {
+            return None;
+        }
         let slow = self.plan.slow_consumer == Some(user) && self.now < self.heal_at;
         let most = if slow { 20_000 } else { 20 };
-        self.chance.ms(0, most)
+        Some(self.chance.ms(0, most))
+    }
+
+    /// Applications that had stopped go on.
+    pub(super) fn go_on(&mut self) {
+        for user in std::mem::take(&mut self.plan.stopped) {
+            let Some(process) = self.users[user].process.as_mut() else { continue };
+            let run = process.run;
+            let mut taken = Vec::new();
+            for (peer, conversation) in &mut process.peers {
+                taken.extend(conversation.stopped.drain(..).map(|(cost, session)| (*peer, cost, session)));
+            }
+            for (peer, cost, session) in taken {
+                self.schedule(self.now, What::Consume { user, run, peer, cost, session });
+            }
+        }
     }
 
     /// Everybody says something to everybody who is there, and it must arrive.
@@ -112,7 +134,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, user: usize, run: u32, peer: usize, lane: u32, task: Task) {
+    pub(super) fn begin(&mut self, user: usize, run: u32, peer: usize, lane: u32, task: Task) {
         self.ensure_conversation(user, run, peer);
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         conversation.senders.lanes.entry(lane).or_default().push_back(task);
@@ -153,7 +175,7 @@ impl World {
         self.work_later(user, run, peer);
     }
 
-    fn work_later(&mut self, user: usize, run: u32, peer: usize) {
+    pub(super) fn work_later(&mut self, user: usize, run: u32, peer: usize) {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let idle = conversation.senders.lanes.values().all(VecDeque::is_empty);
         if !idle && !std::mem::replace(&mut conversation.senders.again, true) {
@@ -215,13 +237,18 @@ impl World {
         let (number, name, body) = self.ledger.message(lane, len);
         let Some(conversation) = self.conversation(user, run, peer) else { return false };
         let session = conversation.session;
+        let kept = conversation.kept;
+        if kept >= ALWAYS && self.process(user, run).is_some_and(|p| p.kept >= UNACKED_USER) {
+            return false;
+        }
+        let Some(conversation) = self.conversation(user, run, peer) else { return false };
         let pushed = conversation.channel.send(name.as_deref(), Given::Borrowed(&body));
         let placed = match pushed {
             Ok(placed) => placed,
             Err(PushError::Full(_)) => return false,
             Err(error) => panic!("{error}"),
         };
-        self.ledger.sent(number, lane, len, session);
+        self.ledger.sent(number, lane, len, session, self.now);
         if last_word {
             self.last_words.push(number);
         }
@@ -274,8 +301,9 @@ impl World {
             Err((error, _)) => panic!("{error}"),
         };
         let sleeps_too_long = conversation.sleeps_too_long();
+        let records = conversation.records;
         let due = (timeout_ms > 0).then(|| now + Duration::from_millis(timeout_ms.into()));
-        self.ledger.calling(number, (user, run), peer, answer, due);
+        self.ledger.calling(number, (user, run), peer, answer, due, records);
         if sleeps_too_long {
             self.look(user, run, peer);
         }
@@ -293,6 +321,7 @@ impl World {
         let Some(conversation) = self.conversation(user, run, peer) else { return };
         let maybe_executed = conversation.channel.cancel(call);
         let maybe_executed = maybe_executed.expect("a call that has not ended is under way");
+        self.check_executed(user, run, peer, number, maybe_executed);
         self.ledger.call_ended(number, Ended::Cancelled { maybe_executed }, now);
         self.room_notified(user, run, peer);
         self.sent(user, run, peer);

@@ -7,20 +7,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use parlor_protocol::identity::Identity;
 use parlor_protocol::introduction::{Introduction, SignedIntroduction};
 use parlor_protocol::rung::Rung;
 use parlor_protocol::session::Placed;
+use parlor_room::store::StoreChange;
 
 use super::attempts::{Group, Trying};
 use super::chance::Chance;
 use super::faults::{Fault, Plan};
 use super::ledger::{CallNo, Ledger, MessageNo};
+use super::links::Stuck;
 use super::network::{ConnKey, Network, Packet, Way, WayState};
 use super::room::RoomSeat;
-use super::user::{AttemptKey, Seat};
+use super::sealed::Seals;
+use super::user::{AttemptKey, Process, Seat};
 
-/// From the healing of the network until everybody says a last word.
+/// From the healing of the network until nothing is owed between programs that are there, and everybody says a
+/// last word: a dead connection to the Room is noticed after 45 s and replaced within 30 s, and then the rest goes.
 const UNTIL_LAST_WORDS: Duration = Duration::from_secs(150);
 /// From the healing until everything owed must have been delivered or reported.
 const UNTIL_SETTLED: Duration = Duration::from_secs(300);
@@ -59,34 +62,159 @@ pub(super) use note;
 /// Something is due.
 #[derive(Debug)]
 pub(super) enum What {
-    Arrive { conn: ConnKey, from: usize },
-    Broken { conn: ConnKey, end: usize },
-    Over { conn: ConnKey, end: usize },
-    Look { user: usize, run: u32, peer: usize, wake: Option<u64> },
-    Try { attempt: AttemptKey },
-    Connected { attempt: AttemptKey, conn: ConnKey },
-    AttemptDeadline { attempt: AttemptKey },
-    PeerDialed { group: u64 },
-    AnswerDeadline { conn: ConnKey, end: usize },
-    EarlyDeadline { conn: ConnKey, end: usize },
-    RequestDeadline { user: usize, run: u32, request: u32 },
-    AskAgain { user: usize, run: u32, peer: usize },
-    Join { user: usize, run: u32 },
-    ControlUp { user: usize, run: u32, conn: ConnKey },
-    LoginDeadline { user: usize, run: u32, conn: ConnKey },
-    UserChecks { user: usize, run: u32, conn: ConnKey },
-    RoomChecks { conn: ConnKey },
-    RoomTick { tick: u64 },
-    AddressChecked { run: u32, conn: u64, generation: u32, address: SocketAddr },
-    RelayDone { conn: ConnKey },
-    Leaving { user: usize, run: u32 },
-    Gone { user: usize, run: u32 },
-    Work { user: usize },
-    WorkOn { user: usize, run: u32, peer: usize },
-    Consume { user: usize, run: u32, peer: usize, cost: u64, session: u64 },
-    Executed { user: usize, run: u32, peer: usize, call: u32, running: u64, number: CallNo, timed_out: bool },
-    Watch { user: usize, run: u32, peer: usize, number: MessageNo, session: u64, placed: Placed },
-    Cancel { user: usize, run: u32, peer: usize, call: u32, number: CallNo },
+    Arrive {
+        conn: ConnKey,
+        from: usize,
+    },
+    Broken {
+        conn: ConnKey,
+        end: usize,
+    },
+    Over {
+        conn: ConnKey,
+        end: usize,
+    },
+    Look {
+        user: usize,
+        run: u32,
+        peer: usize,
+        wake: Option<u64>,
+    },
+    Try {
+        attempt: AttemptKey,
+    },
+    Connected {
+        attempt: AttemptKey,
+        conn: ConnKey,
+    },
+    AttemptDeadline {
+        attempt: AttemptKey,
+    },
+    PeerDialed {
+        group: u64,
+    },
+    AnswerDeadline {
+        conn: ConnKey,
+        end: usize,
+    },
+    EarlyDeadline {
+        conn: ConnKey,
+        end: usize,
+    },
+    RequestDeadline {
+        user: usize,
+        run: u32,
+        request: u32,
+    },
+    AskAgain {
+        user: usize,
+        run: u32,
+        peer: usize,
+    },
+    Join {
+        user: usize,
+        run: u32,
+    },
+    ControlUp {
+        user: usize,
+        run: u32,
+        conn: ConnKey,
+    },
+    LoginDeadline {
+        user: usize,
+        run: u32,
+        conn: ConnKey,
+    },
+    UserChecks {
+        user: usize,
+        run: u32,
+        conn: ConnKey,
+    },
+    RoomChecks {
+        conn: ConnKey,
+    },
+    RoomTick {
+        tick: u64,
+    },
+    AddressChecked {
+        run: u32,
+        conn: u64,
+        generation: u32,
+        address: SocketAddr,
+    },
+    RelayDone {
+        conn: ConnKey,
+    },
+    Leaving {
+        user: usize,
+        run: u32,
+    },
+    Gone {
+        user: usize,
+        run: u32,
+    },
+    Work {
+        user: usize,
+    },
+    WorkOn {
+        user: usize,
+        run: u32,
+        peer: usize,
+    },
+    Consume {
+        user: usize,
+        run: u32,
+        peer: usize,
+        cost: u64,
+        session: u64,
+    },
+    Executed {
+        user: usize,
+        run: u32,
+        peer: usize,
+        call: u32,
+        running: u64,
+        number: CallNo,
+        timed_out: bool,
+    },
+    Watch {
+        user: usize,
+        run: u32,
+        peer: usize,
+        number: MessageNo,
+        session: u64,
+        placed: Placed,
+    },
+    Cancel {
+        user: usize,
+        run: u32,
+        peer: usize,
+        call: u32,
+        number: CallNo,
+    },
+    /// A link that hears nothing is to be gone by now.
+    DeadLink {
+        conn: ConnKey,
+        end: usize,
+    },
+    /// A link that got no acknowledgement since is to be suspect by now.
+    Stuck(Stuck),
+    /// A user looks at its machine's addresses.
+    NetworkLook {
+        user: usize,
+        run: u32,
+    },
+    PasswordsChecked {
+        run: u32,
+        conn: u64,
+        attempt: u64,
+        right: bool,
+    },
+    Stored {
+        run: u32,
+        change: StoreChange,
+        waits: Option<u64>,
+    },
     Fault(Fault),
 }
 
@@ -124,6 +252,8 @@ pub(super) struct World {
     order: u64,
     pub(super) steps: u64,
     pub(super) chance: Chance,
+    /// What was added later draws from here, so that the older parts of a story stay as they were.
+    pub(super) more: Chance,
     pub(super) plan: Plan,
     pub(super) room: RoomSeat,
     pub(super) users: Vec<Seat>,
@@ -140,6 +270,9 @@ pub(super) struct World {
     /// When something last happened between two users that may interrupt what they say.
     pub(super) excused: BTreeMap<(usize, usize), Instant>,
     pub(super) last_words: Vec<MessageNo>,
+    /// When who began to search for whom, in worlds that are about time.
+    pub(super) searches: Vec<(Instant, usize, usize)>,
+    pub(super) seals: Seals,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a starting point for the virtual clock")]
@@ -149,10 +282,17 @@ fn some_instant() -> Instant {
 
 impl World {
     pub(super) fn new(seed: u64, log: Log) -> Self {
-        let mut chance = Chance::new(seed);
-        let plan = Plan::new(&mut chance);
+        let (mut chance, mut more) = (Chance::new(seed), Chance::new(!seed));
+        let plan = Plan::new(&mut chance, &mut more);
+        let mut world = Self::with(plan, chance, more, log);
+        world.people();
+        world
+    }
+
+    /// A world without people.
+    pub(super) fn with(plan: Plan, chance: Chance, more: Chance, log: Log) -> Self {
         let start = some_instant();
-        let mut world = Self {
+        Self {
             now: start,
             start,
             heal_at: start + plan.lasts,
@@ -160,6 +300,7 @@ impl World {
             order: 0,
             steps: 0,
             chance,
+            more,
             plan,
             room: RoomSeat::new(),
             users: Vec::new(),
@@ -174,9 +315,9 @@ impl World {
             early: BTreeMap::new(),
             excused: BTreeMap::new(),
             last_words: Vec::new(),
-        };
-        world.people();
-        world
+            searches: Vec::new(),
+            seals: Seals::default(),
+        }
     }
 
     /// Users, where they are, and which ways there are between them.
@@ -187,16 +328,10 @@ impl World {
             let name = names.swap_remove(self.chance.below(names.len() as u64) as usize);
             let lan = self.chance.below(2) as u8;
             let host = if self.chance.one_in(3) { lan } else { 10 + user as u8 };
-            self.users.push(Seat {
-                name: name.parse().unwrap(),
-                identity: Identity::from_seed(&[user as u8 + 1; 32]),
-                host,
-                lan,
-                lan_address: [10, 0, lan, user as u8 + 1],
-                reachable: self.chance.one_in(2),
-                runs: 0,
-                process: None,
-            });
+            let mut seat = Seat::new(user, name);
+            (seat.host, seat.lan, seat.lan_address[2]) = (host, lan, lan);
+            seat.reachable = self.chance.one_in(2);
+            self.users.push(seat);
             self.add_way(Way::Room(user), true);
         }
         for a in 0..count {
@@ -240,6 +375,7 @@ impl World {
         self.run_until(heal_at);
         self.heal();
         self.run_until(heal_at + UNTIL_LAST_WORDS);
+        self.check_drained();
         note!(self, "last words");
         self.last_words();
         self.run_until(heal_at + UNTIL_SETTLED);
@@ -248,7 +384,7 @@ impl World {
         self.check_idle();
     }
 
-    fn run_until(&mut self, end: Instant) {
+    pub(super) fn run_until(&mut self, end: Instant) {
         while self.queue.peek().is_some_and(|due| due.0.at <= end) {
             let Some(Reverse(due)) = self.queue.pop() else { break };
             assert!(due.at >= self.now, "{:?} is due in the past", due.what);
@@ -302,7 +438,27 @@ impl World {
                 self.on_watch((user, run, peer), number, session, placed);
             }
             What::Cancel { user, run, peer, call, number } => self.on_cancel(user, run, peer, call, number),
+            What::DeadLink { conn, end } => self.on_dead_link(conn, end),
+            What::Stuck(stuck) => self.on_stuck(stuck),
+            What::NetworkLook { user, run } => self.on_network_look(user, run),
+            What::PasswordsChecked { run, conn, attempt, right } => {
+                self.on_passwords_checked(run, conn, attempt, right);
+            }
+            What::Stored { run, change, waits } => self.on_stored(run, change, waits),
             What::Fault(fault) => self.on_fault(fault),
+        }
+    }
+
+    /// Between programs that are there nothing is owed any more.
+    fn check_drained(&self) {
+        for (user, seat) in self.users.iter().enumerate() {
+            let Some(process) = &seat.process else { continue };
+            assert!(process.room_up, "{user} did not come back to the Room");
+            for (peer, conversation) in &process.peers {
+                let there = self.users[*peer].process.is_some();
+                let idle = conversation.channel.is_idle() || !conversation.keeper.is_awake();
+                assert!(idle || !there, "{user} still owes {peer} something");
+            }
         }
     }
 
@@ -314,6 +470,7 @@ impl World {
         for (user, seat) in self.users.iter().enumerate() {
             let Some(process) = &seat.process else { continue };
             assert!(process.room_up, "{user} did not come back to the Room");
+            self.check_roster(user, process);
             for (peer, conversation) in &process.peers {
                 let (held, flushed) = (conversation.channel.buffered(), conversation.channel.is_flushed());
                 // The answer to a caller that is gone may lie here until a link comes up.
@@ -327,6 +484,19 @@ impl World {
         if self.plan.gentle {
             self.ledger.check_nothing_lost();
         }
+    }
+
+    /// Everybody sees who is there and nobody else.
+    fn check_roster(&self, user: usize, process: &Process) {
+        assert!(process.members.is_current(), "{user} takes the list for an old one");
+        let mut seen: Vec<_> = process.members.iter().map(|member| &member.name).collect();
+        let mut there: Vec<_> =
+            self.users.iter().filter(|seat| seat.process.is_some()).map(|seat| &seat.name).collect();
+        let me = &self.users[user].name;
+        seen.retain(|name| *name != me);
+        there.retain(|name| *name != me);
+        there.sort();
+        assert_eq!(seen, there, "what {user} sees of the others is wrong");
     }
 
     /// After a while in which nobody said anything nothing is left.

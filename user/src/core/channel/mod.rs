@@ -195,6 +195,19 @@ impl<C, R> Channel<C, R> {
         self.theirs
     }
 
+    /// The next frame that the peer has not taken over.
+    #[cfg(test)]
+    pub(crate) fn acked_seq(&self) -> u64 {
+        self.out.acked()
+    }
+
+    /// How long the active link may go without progress, if data is in flight on it and it is not suspect.
+    #[cfg(test)]
+    pub(crate) fn suspicion_after(&self) -> Option<Duration> {
+        let link = self.links.active().filter(|link| self.out.in_flight() && !link.suspect)?;
+        Some(link.rtt.suspicion())
+    }
+
     /// True if nothing is owed to the peer or waited for from it.
     pub(crate) fn is_idle(&self) -> bool {
         self.out.is_empty() && self.calls.is_empty()
