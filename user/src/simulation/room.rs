@@ -229,7 +229,7 @@ impl World {
                 }
             }
             Command::RelayEnd { pair } => self.end_pair(pair),
-            Command::CheckPasswords { conn, attempt, checks } => {
+            Command::CheckPasswords { conn, attempt, checks, .. } => {
                 self.room.bcrypts += 1;
                 let user = self.room.controls.get(&conn.0).and_then(|key| self.caller(*key));
                 let Some(name) = user.map(|user| &self.users[user].name) else { return };
