@@ -17,6 +17,10 @@ use super::session::join_anyhow;
 const RECEIPTS: usize = 65_536;
 /// How long the Room gets to say whether a peer that ended the conversation is still there.
 const ASK: Duration = Duration::from_secs(5);
+/// How long a peer that took lines before may be away, as one is whose Room was restarted.
+const AWAY: Duration = Duration::from_secs(15);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn send(settings: &Settings, what: args::Send) -> Result<(), Error> {
     let user = join_anyhow(settings).await?;
@@ -53,7 +57,13 @@ async fn lines(peer: &Peer, event: Option<&str>) -> Result<(), Error> {
             }
         };
         for line in batch {
-            match push(peer, event, line.as_str()).await {
+            let pushed = match push(peer, event, line.as_str()).await {
+                Err(SendError::Open(error)) if delivery.sent > 0 && passes(&error) => {
+                    again(peer, event, line.as_str(), error).await
+                }
+                pushed => pushed,
+            };
+            match pushed {
                 Ok(receipt) => delivery.add(receipt).await,
                 Err(source) => {
                     unsent = Some((delivery.sent + 1, source));
@@ -70,6 +80,27 @@ async fn lines(peer: &Peer, event: Option<&str>) -> Result<(), Error> {
         (_, Some((line, source))) => Err(Error::Line { line, lost: 0, source }),
         (delivered, None) => delivered.and(unread),
     }
+}
+
+/// True of what is over when the peer, or the Room, is back.
+fn passes(error: &OpenError) -> bool {
+    matches!(error, OpenError::Offline(_) | OpenError::RoomLost(_) | OpenError::NoPath { .. })
+}
+
+/// Tries until the peer is back, or away for too long.
+async fn again(peer: &Peer, event: Option<&str>, line: &str, error: OpenError) -> Result<Receipt, SendError> {
+    let mut last = error;
+    let looking = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match push(peer, event, line).await {
+                Err(SendError::Open(error)) if passes(&error) => last = error,
+                pushed => return pushed,
+            }
+        }
+    };
+    let pushed = tokio::time::timeout(AWAY, looking).await;
+    pushed.unwrap_or_else(|_| Err(last.into()))
 }
 
 /// True if the peer is offline, also when the Room has not said so yet.
