@@ -259,7 +259,8 @@ impl RoomHandle {
     }
 
     /// Ends the Room in order: nobody is let in, everybody is told when to come back, what is to be kept is written,
-    /// relayed links end. Takes at most [`DRAIN`], of which [`LAST_WRITES`] are left for the disk.
+    /// relayed links end. Takes at most [`DRAIN`], of which the last 2 seconds are left for
+    /// the disk.
     pub async fn shutdown(self) {
         let Self { shared, is_drained, calls, .. } = self;
         let end = Instant::now() + DRAIN;
