@@ -1,9 +1,9 @@
 //! Who may open a connection at all, decided before a byte is read or a TLS key is touched.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parlor_protocol::limits::{PENALTY_TABLE, PRE_AUTH_CONNECTIONS, PRE_AUTH_PER_ADDRESS, PRE_AUTH_SOFT};
@@ -14,9 +14,9 @@ use super::{Now, Source};
 /// Counts connections that have not logged in and knows who is kept out. Loopback has no limit of its own for
 /// one address: every program of the machine comes from there.
 ///
-/// In a crowd somebody has to go. That is whoever has been there longest without a word; if nobody is silent, whoever
-/// was refused a login and still stands there; else the one that comes. So connections that do nothing keep nobody
-/// out who means to log in and says so at once.
+/// In a crowd somebody has to go. That is whoever has been there longest without a word, if longer than a first word
+/// takes to come; then whoever was refused a login and still stands there; then who is silent for a shorter time; else
+/// the one that comes. So connections that do nothing keep nobody out who means to log in and says so at once.
 ///
 /// Whoever is admitted must be given back to [`leave`](Self::leave) when it has logged in or is gone.
 #[derive(Debug, Default)]
@@ -25,9 +25,12 @@ pub struct Door {
     barred: HashMap<Source, Instant>,
     waiting: HashMap<Source, usize>,
     inside: HashMap<PlaceId, Source>,
-    silent: BTreeSet<PlaceId>,
+    silent: BTreeMap<PlaceId, Instant>,
     refused: BTreeSet<PlaceId>,
 }
+
+/// A first word may take this long to come: a round trip to the other side of the world, and a lost packet.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 
 /// Tells a connection at the door from every other of this run. Who came later has a greater one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,15 +66,22 @@ impl Door {
         }
         let mut displaced = None;
         if self.is_crowded(draw) {
-            let idle = self.silent.first().or(self.refused.first()).copied();
-            let idle = idle.ok_or(TurnedAway::Crowded)?;
+            let idle = self.idle(now.instant).ok_or(TurnedAway::Crowded)?;
             self.leave(idle);
             displaced = Some(idle);
         }
         *self.waiting.entry(source).or_default() += 1;
         self.inside.insert(id, source);
-        self.silent.insert(id);
+        self.silent.insert(id, now.instant);
         Ok(displaced)
+    }
+
+    /// Who has to go first.
+    fn idle(&self, now: Instant) -> Option<PlaceId> {
+        let silent = self.silent.first_key_value();
+        let long = silent.filter(|(_, since)| now >= **since + FIRST_WORD);
+        let refused = self.refused.first();
+        long.map(|(id, _)| id).or(refused).or(silent.map(|(id, _)| id)).copied()
     }
 
     /// A connection has said something.
@@ -220,8 +230,16 @@ mod tests {
             door.refused(PlaceId(n));
         }
         assert_eq!(come(&mut door), Ok(Some(PlaceId(7))), "2 has gone before");
-        door.spoke(PlaceId(9));
-        door.spoke(PlaceId(514));
+        // 514 has just come, and its first word may be under way.
+        assert_eq!(come(&mut door), Ok(Some(PlaceId(9))));
+        door.refused(PlaceId(11));
+        let later = Now { instant: now.instant + FIRST_WORD, ..now };
+        assert_eq!(door.enter(PlaceId(600), ip(600), u32::MAX, later), Ok(Some(PlaceId(514))));
+        door.spoke(PlaceId(11));
+        assert_eq!(come(&mut door), Ok(Some(PlaceId(515))));
+        for n in [600, 516] {
+            door.spoke(PlaceId(n));
+        }
         assert_eq!(come(&mut door), Err(TurnedAway::Crowded));
         assert_eq!(door.inside.len(), PRE_AUTH_CONNECTIONS);
     }

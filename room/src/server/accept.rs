@@ -167,6 +167,10 @@ async fn begin(
         }
     };
     place.spoke();
+    if goes.is_cancelled() {
+        // Its first word crossed that.
+        return None;
+    }
     let offence = match heard {
         // What comes next costs work, and a ban may have come meanwhile.
         Ok(Ok(1)) if shared.keeps_out(from.ip()) => {
