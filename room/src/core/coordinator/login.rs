@@ -70,8 +70,12 @@ impl Coordinator {
         let Some(connection) = self.connections.get(&conn) else { return };
         let Stage::Login(at) = &connection.stage else { return };
         let (at, name) = (at.clone(), login.name.clone());
-        let source = Source::of(connection.from.ip());
+        let (from, source) = (connection.from, Source::of(connection.from.ip()));
         let guesses = !matches!(login.credentials, Credentials::Ticket(_)) && self.accounts.gives_tickets();
+        // Its address failed too often on other connections, which this one must not be a way around.
+        if guesses && let Some(banned) = self.kept_out(from, now) {
+            return self.turn_away_banned(conn, banned, now, out);
+        }
         let step = match self.throttle.check(source, &name, now.instant) {
             Err(wait) if guesses && self.limits.penalties => {
                 let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);

@@ -245,6 +245,24 @@ fn guessing_ends_in_a_bar_of_the_address_and_not_of_the_account() {
 }
 
 #[test]
+fn an_address_that_is_kept_out_guesses_no_further_on_connections_that_it_had_before() {
+    let mut world = World::new(&["Foo"]);
+    (1..=8).for_each(|conn| world.open(conn, "192.0.2.1:1"));
+    let guess = |conn: u64| login(&format!("guess{conn}"), 1, password());
+    for conn in 1..=3 {
+        let attempt = check(&world.frame(conn, guess(conn))).unwrap();
+        let verdict = PasswordVerdict::Wrong;
+        world.handle(Input::PasswordsChecked { conn: ConnId(conn), attempt, verdict });
+    }
+    for conn in 4..=8 {
+        let told = world.frame(conn, guess(conn));
+        assert!(check(&told).is_none());
+        assert!(matches!(refusal(&told), Some(LoginRefusal::Banned { seconds: Some(16) })));
+        assert_eq!(closed(&told), [(conn, CloseCode::Banned)]);
+    }
+}
+
+#[test]
 fn who_proves_the_accounts_identity_is_verified_before_strangers_and_those_before_who_has_failed() {
     let mut world = World::new(&["Foo", "Bar"]);
     let rank = |told: &[Command]| {
