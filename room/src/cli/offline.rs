@@ -58,6 +58,10 @@ impl<'a> Offline<'a> {
                     );
                     return Err(AdminError { kind: AdminErrorKind::Exists, sentence });
                 }
+                if self.loaded.bindings.contains_key(&name) {
+                    // Of an account that had this name before.
+                    self.apply([StoreChange::Binding { name: name.clone(), identity: None }])?;
+                }
                 self.apply([StoreChange::Account { name, hash: Some(hash) }])
             }
             AdminRequest::UserPassword { name, hash } => {
@@ -164,5 +168,26 @@ impl<'a> Offline<'a> {
         let mut bans: Vec<BanEntry> = configured.chain(self.bans(now)).collect();
         bans.sort_by_key(|ban| ban.net);
         bans
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::password::PasswordHash;
+
+    #[test]
+    fn an_account_that_is_made_again_belongs_to_nobody() {
+        let home = tempfile::tempdir().unwrap();
+        let (data, config) = (home.path().join("room"), RoomConfig::default());
+        let name: UserName = "Foo".parse().unwrap();
+        // Of an account of the configuration that is there no longer.
+        let (mut store, _) = Store::open(Some(&data), [1; 32]).unwrap();
+        store.bind([(name.clone(), Some(PublicIdentity([9; 32])))]).unwrap();
+        drop(store);
+        let added = AdminRequest::UserAdd { name, hash: PasswordHash::dummy(10) };
+        assert_eq!(Offline::open(&config, &data).unwrap().answer(added, 0), AdminResponse::Done);
+        let (_, loaded) = Store::open(Some(&data), [1; 32]).unwrap();
+        assert!(loaded.accounts.len() == 1 && loaded.bindings.is_empty());
     }
 }
