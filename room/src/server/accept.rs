@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use parlor_protocol::limits::{TLS_HANDSHAKE, WHOLE_LOGIN};
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::wire::preface;
@@ -71,7 +72,9 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut random: 
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted at the moment");
-                reserve.hang_up(&listener);
+                if is_for_want_of_descriptors(&error) {
+                    reserve.hang_up(&listener);
+                }
                 sleep(BACK_OFF).await;
             }
         }
@@ -100,10 +103,31 @@ impl Reserve {
     }
 }
 
-/// True of errors that say something about the connection that came, not about the listener.
+/// True of errors that say something about the connection that came, not about the listener. The system hands on what the
+/// network said of it, and a firewall's no (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+/// True if this process or the system has no descriptor left: those who wait cannot be taken, and are better told.
+fn is_for_want_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr, draw: u32, goodbyes: &Arc<Semaphore>) {
@@ -217,4 +241,26 @@ async fn token(
         stream.read_exact(&mut bytes[2..]).await?;
     }
     Ok(preface::parse_relay(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_who_waits_is_hung_up_on_for_what_the_network_says_of_another() {
+        let is =
+            |errno: Errno, about: fn(&io::Error) -> bool| about(&io::Error::from_raw_os_error(errno as i32));
+        for errno in
+            [Errno::ECONNABORTED, Errno::EPERM, Errno::ENETDOWN, Errno::ENETUNREACH, Errno::EHOSTUNREACH]
+        {
+            assert!(is(errno, is_of_one_connection) && !is(errno, is_for_want_of_descriptors), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE] {
+            assert!(is(errno, is_for_want_of_descriptors) && !is(errno, is_of_one_connection), "{errno}");
+        }
+        for errno in [Errno::ENOMEM, Errno::ENOBUFS, Errno::EBADF] {
+            assert!(!is(errno, is_for_want_of_descriptors) && !is(errno, is_of_one_connection), "{errno}");
+        }
+    }
 }
