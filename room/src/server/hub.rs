@@ -169,6 +169,10 @@ impl Hub {
             Command::Broadcast(frame) => self.broadcast(&frame),
             Command::Admitted { conn } => {
                 if let Some(connection) = self.connections.get(&conn) {
+                    // It may have been refused before, and is not to make room for another now.
+                    if let Some(place) = connection.place.upgrade() {
+                        place.spoke();
+                    }
                     connection.outbox.admit();
                 }
             }
