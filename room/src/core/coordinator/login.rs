@@ -29,6 +29,9 @@ const CHECKS_PER_SOURCE: usize = 2;
 const CHECKS_OF_LOOPBACK: usize = 4;
 /// When to come back then, in milliseconds: one bcrypt of cost 12 takes about a quarter of a second.
 const CHECKS_RETRY_MS: u32 = 500;
+/// Logins that one connection may ask for, those among them that were no attempts because the Room was busy. Who comes
+/// back as it is told asks 20 times in the 10 s that a login may take; each costs the hub two signatures to verify.
+const LOGINS_ASKED: u32 = 24;
 /// When to come back after the disk did not take an identity, in milliseconds.
 const DISK_RETRY_MS: u32 = 5_000;
 /// Introductions to one user that others may ask for at once: a thousand users that come back together find whom they
@@ -67,9 +70,13 @@ impl Coordinator {
     }
 
     pub(super) fn login(&mut self, conn: ConnId, login: Box<Login>, now: Now, out: &mut Vec<Command>) {
-        let Some(connection) = self.connections.get(&conn) else { return };
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Stage::Login(at) = &connection.stage else { return };
-        let (at, name) = (at.clone(), login.name.clone());
+        connection.logins_asked += 1;
+        if connection.logins_asked > LOGINS_ASKED {
+            return self.close(conn, CloseCode::LimitExceeded, now, out);
+        }
+        let (at, name, exporter) = (at.clone(), login.name.clone(), connection.exporter);
         let (from, source) = (connection.from, Source::of(connection.from.ip()));
         let guesses = !matches!(login.credentials, Credentials::Ticket(_)) && self.accounts.gives_tickets();
         // Its address failed too often on other connections, which this one must not be a way around.
@@ -88,7 +95,7 @@ impl Coordinator {
                 out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
                 return;
             }
-            _ => at.login(login, &connection.exporter, &self.accounts, &self.tickets, now.unix),
+            _ => at.login(login, &exporter, &self.accounts, &self.tickets, now.unix),
         };
         self.step(conn, &name, step, now, out);
     }

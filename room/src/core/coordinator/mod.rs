@@ -94,6 +94,7 @@ struct Connection {
     from: SocketAddr,
     exporter: [u8; 32],
     stage: Stage,
+    logins_asked: u32,
 }
 
 impl Connection {
@@ -232,7 +233,8 @@ impl Coordinator {
         out: &mut Vec<Command>,
     ) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        self.connections.insert(conn, Connection { from, exporter, stage: Stage::Hello(AwaitHello) });
+        let stage = Stage::Hello(AwaitHello);
+        self.connections.insert(conn, Connection { from, exporter, stage, logins_asked: 0 });
         if self.draining {
             self.turn_away_for_shutdown(conn, out);
         } else if let Some(banned) = self.kept_out(from, now) {

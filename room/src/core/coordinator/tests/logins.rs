@@ -210,6 +210,22 @@ fn a_login_that_the_room_kept_waiting_too_long_costs_its_address_nothing() {
 }
 
 #[test]
+fn a_connection_that_asks_without_end_while_the_room_is_busy_is_let_go() {
+    let mut world = World::new(&["Foo"]);
+    world.open(1, "192.0.2.1:1");
+    let verdict = PasswordVerdict::Busy { retry_after: Duration::ZERO };
+    let ends = (1..100).find_map(|asked| {
+        let told = world.frame(1, login("Foo", 1, password()));
+        let Some(attempt) = check(&told) else { return Some((asked, closed(&told))) };
+        world.handle(Input::PasswordsChecked { conn: ConnId(1), attempt, verdict });
+        None
+    });
+    assert_eq!(ends, Some((25, vec![(1, CloseCode::LimitExceeded)])));
+    let source = Source::of([192, 0, 2, 1].into());
+    assert!(!world.room.penalties.has_score(source, world.now.instant), "that was no offence");
+}
+
+#[test]
 fn a_new_password_voids_tickets_and_a_login_under_way() {
     let mut world = World::new(&["Foo"]);
     world.open(1, "192.0.2.1:1");
