@@ -20,8 +20,10 @@ pub struct Accounts {
     /// How many accounts have each cost of [`BCRYPT_COSTS`], so that a name without an account is answered
     /// without a look at the others.
     costs: [usize; COSTS],
-    /// Decides, unpredictably and always alike, what a name without an account costs.
-    secret: [u8; 32],
+    /// Decides, unpredictably and always alike, what a name without an account costs: in every run of the Room, because a
+    /// name whose cost changes would be known for one without an account.
+    /// Keyed with a secret, which it does not show.
+    lots: blake3::Hasher,
 }
 
 /// One account.
@@ -34,7 +36,7 @@ pub struct Account {
 }
 
 impl Accounts {
-    /// The accounts of the configuration and those of the store. `secret` is random.
+    /// The accounts of the configuration and those of the store. `secret` is the Room's own and always the same.
     pub fn new(
         configured: BTreeMap<UserName, PasswordHash>,
         stored: BTreeMap<UserName, PasswordHash>,
@@ -51,7 +53,14 @@ impl Accounts {
         for account in accounts.values() {
             costs[place_of(&account.hash)] += 1;
         }
-        Self { by_name: accounts, bindings, room_password, required, costs, secret }
+        Self {
+            by_name: accounts,
+            bindings,
+            room_password,
+            required,
+            costs,
+            lots: blake3::Hasher::new_keyed(&secret),
+        }
     }
 
     /// True if only accounts may log in.
@@ -137,13 +146,15 @@ impl Accounts {
         self.by_name.get(name).map_or(none, |account| account.hash.clone())
     }
 
-    /// Costs are as frequent among names without an account as among accounts, and always the same for one name.
+    /// Costs are as frequent among names without an account as among accounts, and the same for one name. A name draws a
+    /// place on the line of all accounts in order of cost, so that of many names few change theirs with an account that
+    /// comes or goes.
     fn cost_without_account(&self, name: &UserName) -> u32 {
-        let draw = blake3::keyed_hash(&self.secret, name.folded().as_bytes());
-        let draw = draw.as_bytes().iter().take(8).fold(0u64, |draw, byte| draw << 8 | u64::from(*byte));
-        let Some(mut nth) = draw.checked_rem(self.by_name.len() as u64) else { return BCRYPT_COST };
+        let draw = self.lots.clone().update(name.folded().as_bytes()).finalize();
+        let draw = draw.as_bytes().iter().take(8).fold(0u128, |draw, byte| draw << 8 | u128::from(*byte));
+        let mut nth = (draw * self.by_name.len() as u128) >> 64;
         for (cost, count) in BCRYPT_COSTS.zip(self.costs) {
-            match nth.checked_sub(count as u64) {
+            match nth.checked_sub(count as u128) {
                 Some(rest) => nth = rest,
                 None => return cost,
             }
@@ -182,5 +193,19 @@ mod tests {
         assert!((0..64).all(|n| cost_in(&accounts, &format!("nobody{n}")) == 14));
         accounts.remove(&"Bar".parse().unwrap());
         assert_eq!((cost_in(&accounts, "Foo"), accounts.costs), (BCRYPT_COST, [0; COSTS]));
+    }
+
+    #[test]
+    fn an_account_that_comes_changes_the_cost_of_few_names_without_one() {
+        let of = |n: u32| (format!("user{n}").parse().unwrap(), PasswordHash::dummy(10 + 2 * (n % 2)));
+        let configured = (0..100).map(of).collect();
+        let mut accounts = Accounts::new(configured, BTreeMap::new(), BTreeMap::new(), None, [1; 32]);
+        let costs = |accounts: &Accounts| -> Vec<u32> {
+            (0..1_000).map(|n| accounts.hash_for(&format!("nobody{n}").parse().unwrap()).cost()).collect()
+        };
+        let before = costs(&accounts);
+        accounts.set("Foo".parse().unwrap(), PasswordHash::dummy(12));
+        let changed = before.iter().zip(costs(&accounts)).filter(|(before, now)| **before != *now).count();
+        assert!(changed < 20, "{changed} of 1,000");
     }
 }

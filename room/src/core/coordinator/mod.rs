@@ -155,8 +155,9 @@ const BLACKLIST_HANDED_OUT: usize = 2_000;
 impl Coordinator {
     /// A Room that nobody is in yet.
     pub fn new(setup: Setup, now: Now) -> Self {
-        let Setup { loaded, accounts, room_password, blacklist, limits, mut chance, .. } = setup;
-        let secret = chance.draw();
+        let Setup { loaded, accounts, room_password, blacklist, limits, chance, .. } = setup;
+        let secret =
+            blake3::derive_key("parlor room cost of names without an account v1", &*loaded.identity.seed());
         Self {
             identity: loaded.identity,
             allow_unencrypted: setup.allow_unencrypted,

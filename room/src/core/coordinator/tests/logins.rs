@@ -210,6 +210,17 @@ fn a_login_that_the_room_kept_waiting_too_long_costs_its_address_nothing() {
 }
 
 #[test]
+fn a_name_without_an_account_costs_the_same_after_a_restart() {
+    let costs = |chance: u8| {
+        let mut world = World::of(&["Foo"], RoomLimits::default(), Box::new(move || [chance; 32]));
+        world.admin(AdminRequest::UserAdd { name: "Bar".parse().unwrap(), hash: PasswordHash::dummy(10) });
+        let cost = |n: u64| world.room.accounts.hash_for(&format!("nobody{n}").parse().unwrap()).cost();
+        (0..64).map(cost).collect::<Vec<_>>()
+    };
+    assert_eq!(costs(1), costs(2));
+}
+
+#[test]
 fn a_connection_that_asks_without_end_while_the_room_is_busy_is_let_go() {
     let mut world = World::new(&["Foo"]);
     world.open(1, "192.0.2.1:1");

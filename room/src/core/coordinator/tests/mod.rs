@@ -37,6 +37,10 @@ impl World {
     }
 
     fn with(accounts: &[&str], limits: RoomLimits) -> Self {
+        Self::of(accounts, limits, Box::new(counting_chance()))
+    }
+
+    fn of(accounts: &[&str], limits: RoomLimits, chance: Box<dyn Chance>) -> Self {
         let now = Now { instant: Instant::now(), unix: 1_000_000 };
         let loaded = Loaded {
             identity: Identity::from_seed(&[0; 32]),
@@ -53,7 +57,7 @@ impl World {
             allow_unencrypted: false,
             limits,
             addresses: Vec::new(),
-            chance: Box::new(counting_chance()),
+            chance,
         };
         Self { room: Coordinator::new(setup, now), now, out: Vec::new() }
     }
