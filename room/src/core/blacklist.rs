@@ -2,13 +2,15 @@
 //!
 //! Entries from the configuration stand for the whole run; bans come and go while the Room runs. A v4 network
 //! that is written as v6 is the v4 network, and a v6 entry narrower than /64 counts as its /64, since
-//! whoever holds one address of a /64 holds them all.
+//! whoever holds one address of a /64 holds them all. A v4 entry counts for the v6 addresses that lead to it by a
+//! translator or tunnel.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::embedded;
 use crate::store::Ban;
 
 /// The blacklist. A lookup costs one search for each prefix length in use.
@@ -90,9 +92,20 @@ impl Blacklist {
         over
     }
 
-    /// Whether, and for how long, `ip` is kept out. The longest of all entries that contain it counts.
+    /// Whether, and for how long, `ip` is kept out. The longest of all entries that cover it counts.
     pub fn banned(&self, ip: IpAddr, unix: u64) -> Option<Banned> {
         let ip = ip.to_canonical();
+        let through = behind(ip).and_then(|ip| self.listed(ip, unix));
+        match (self.listed(ip, unix), through) {
+            (Some(Banned::Seconds(one)), Some(Banned::Seconds(other))) => {
+                Some(Banned::Seconds(one.max(other)))
+            }
+            (Some(Banned::ForGood), _) | (_, Some(Banned::ForGood)) => Some(Banned::ForGood),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn listed(&self, ip: IpAddr, unix: u64) -> Option<Banned> {
         let lengths = &self.lengths[usize::from(ip.is_ipv6())];
         let mut longest = None;
         for length in lengths.keys() {
@@ -181,6 +194,20 @@ impl Entry {
     }
 }
 
+/// True if an entry for `net` keeps `ip` out.
+pub fn covers(net: IpNet, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    net.contains(&ip) || behind(ip).is_some_and(|ip| net.contains(&ip))
+}
+
+/// The v4 address behind a v6 address, if there is one.
+fn behind(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => embedded(ip).map(IpAddr::V4),
+    }
+}
+
 /// The network that an entry stands for.
 pub fn canonical(net: IpNet) -> IpNet {
     match net {
@@ -253,6 +280,20 @@ mod tests {
         blacklist.ban(ban("10.0.0.1/32", None));
         assert_eq!(blacklist.unban(other), Ok(other));
         assert_eq!(blacklist.banned(ip("10.0.0.1"), 20), None);
+    }
+
+    #[test]
+    fn a_v4_address_is_kept_out_by_whichever_translator_it_comes() {
+        let mut blacklist = Blacklist::new(&[], vec![ban("198.51.100.0/24", Some(100))]);
+        let ways = ["64:ff9b::198.51.100.1", "2002:c633:6401::1", "64:ff9b:1::198.51.100.1"];
+        for way in ways {
+            assert_eq!(blacklist.banned(ip(way), 40), Some(Banned::Seconds(60)), "{way}");
+            assert!(covers("198.51.100.0/24".parse().unwrap(), ip(way)), "{way}");
+            assert!(!covers("198.51.101.0/24".parse().unwrap(), ip(way)), "{way}");
+        }
+        assert_eq!(blacklist.banned(ip("64:ff9b::198.51.101.1"), 40), None);
+        blacklist.ban(ban("64:ff9b::/64", None));
+        assert_eq!(blacklist.banned(ip(ways[0]), 40), Some(Banned::ForGood));
     }
 
     proptest! {

@@ -7,7 +7,7 @@
 //! LAN costs its peer an attempt that fails, and the next rung is tried. It cannot aim its peer at a stranger: what it
 //! names as its own in a LAN must be of a private network or where the Room sees it come from.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use parlor_protocol::introduction::Cipher;
 use parlor_protocol::limits::CANDIDATES;
@@ -16,8 +16,8 @@ use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{RelayToken, RungOffer};
 
-use super::Source;
 use super::blacklist::Blacklist;
+use super::{Source, embedded};
 
 /// One of two users.
 #[derive(Debug, Clone, Copy)]
@@ -161,15 +161,8 @@ fn takes_the_relay_only(presence: &Presence) -> bool {
 
 impl Policy<'_> {
     fn blocks(&self, ip: IpAddr) -> bool {
-        leads_to_banned(ip, self.blacklist, self.unix)
+        self.blacklist.banned(ip, self.unix).is_some()
     }
-}
-
-/// True of a banned address. A ban of a v4 address counts for the v6 addresses that lead to it.
-pub fn leads_to_banned(ip: IpAddr, blacklist: &Blacklist, unix: u64) -> bool {
-    let through = if let IpAddr::V6(ip) = ip { embedded(ip) } else { None };
-    let banned = |ip| blacklist.banned(ip, unix).is_some();
-    banned(ip) || through.is_some_and(|ip| banned(ip.into()))
 }
 
 /// True of an address that a user may name as its own in a LAN although nobody has checked it: one of a private
@@ -177,21 +170,6 @@ pub fn leads_to_banned(ip: IpAddr, blacklist: &Blacklist, unix: u64) -> bool {
 /// subscriber's). Anything else could aim others at a stranger.
 fn near(ip: IpAddr, observed: IpAddr) -> bool {
     is_inside(ip) || Source::of(ip) == Source::of(observed)
-}
-
-/// The v4 address at which a packet to a v6 address ends, where a translator or tunnel stands between: NAT64 (RFC 6052,
-/// RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380), and the old form without a prefix (RFC 4291 section 2.5.5.1).
-fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let words = ip.segments();
-    let of = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match words {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, .., high, low]
-        | [0x2002, high, low, ..] => of(high, low),
-        [0x2001, 0, .., high, low] => of(!high, !low),
-        [0, 0, 0, 0, 0, 0, high, low] if high > 0 => of(high, low),
-        _ => None,
-    }
 }
 
 /// True of addresses of private networks: RFC 1918, RFC 6598, RFC 3927, RFC 4193, and of loopback.

@@ -57,7 +57,7 @@ impl Coordinator {
         let candidate = session.presence.public.map_or(observed, |ip| ip.to_canonical());
         let allowed = session.presence.port != 0
             && pairing::dialable(candidate)
-            && !pairing::leads_to_banned(candidate, &self.blacklist, now.unix)
+            && self.blacklist.banned(candidate, now.unix).is_none()
             && (!is_inside(candidate) || is_inside(observed));
         if !allowed {
             return false;

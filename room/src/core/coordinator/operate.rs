@@ -14,7 +14,7 @@ use crate::admin::{
     StatusReport, UserEntry,
 };
 use crate::core::accounts::Account;
-use crate::core::blacklist::{CannotUnban, canonical};
+use crate::core::blacklist::{CannotUnban, canonical, covers};
 use crate::core::{ConnId, Now};
 use crate::password::PasswordHash;
 use crate::store::{Ban, StoreChange};
@@ -188,7 +188,7 @@ impl Coordinator {
         let cut: Vec<ConnId> = self
             .connections
             .iter()
-            .filter(|(_, connection)| net.contains(&connection.from.ip()))
+            .filter(|(_, connection)| covers(net, connection.from.ip()))
             .map(|(conn, _)| *conn)
             .collect();
         for conn in cut {
@@ -198,9 +198,9 @@ impl Coordinator {
             }
             self.close_banned(conn, seconds, now, out);
         }
-        let waited = self.relay.void_offers_from(|ip| net.contains(&ip.to_canonical())).into_iter();
+        let waited = self.relay.void_offers_from(|ip| covers(net, ip)).into_iter();
         out.extend(waited.map(|link| Command::RelayRefuse { link, code: CloseCode::Banned }));
-        let pairs = self.relay.pairs_from(|ip| net.contains(&ip.to_canonical())).into_iter();
+        let pairs = self.relay.pairs_from(|ip| covers(net, ip)).into_iter();
         out.extend(pairs.map(|pair| Command::RelayEnd { pair }));
         self.new_blacklist(now, out);
     }

@@ -160,6 +160,17 @@ fn bans_in_quick_succession_are_told_once() {
 }
 
 #[test]
+fn a_ban_of_a_v4_address_cuts_who_comes_from_it_by_a_translator() {
+    let mut world = World::new(&[]);
+    for (conn, from) in [(1, "[64:ff9b::198.51.100.1]:1"), (2, "[64:ff9b::203.0.113.1]:1")] {
+        world.open(conn, from);
+        world.frame(conn, login(&format!("user{conn}"), conn as u8, Credentials::Open));
+    }
+    let told = world.admin(AdminRequest::BanAdd { net: "198.51.100.0/24".parse().unwrap(), seconds: None });
+    assert_eq!(closed(&told), [(1, CloseCode::Banned)]);
+}
+
+#[test]
 fn a_ban_ends_links_that_wait_and_what_its_users_were_offered() {
     let mut world = World::new(&[]);
     world.join(1, "Foo");
