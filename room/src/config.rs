@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use parlor_protocol::limits::{BCRYPT_QUEUE, DEFAULT_PORT, RELAY_BURST, RELAY_RATE, RELAYED_PAIRS};
 use parlor_protocol::name::UserName;
 
+pub(crate) use self::file::parse_listen;
 pub use self::load::{ConfigError, DaemonConfig, Place, RunFlags, data_directory};
 pub use self::net::{BadNet, parse_net};
 use crate::password::PasswordHash;

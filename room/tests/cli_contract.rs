@@ -34,7 +34,7 @@ fn a_wrong_command_line_is_one_line_and_exit_code_2() {
         (&["user", "add"], "<NAME>"),
         (&["user", "add", "a b"], "a user name cannot contain ' '"),
         (&["ban", "add", "300.1.1.1"], "is neither an IP address nor a range"),
-        (&["--listen", "localhost"], "invalid socket address"),
+        (&["--listen", "localhost"], "\"localhost\" is no ADDR:PORT such as 127.0.0.1:2428"),
         (&["user"], "requires a subcommand but one was not provided [subcommands: add, passwd"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
         (&["--log", "loud"], "configuration: --log: \"loud\" is none of off, error"),
@@ -108,6 +108,7 @@ fn a_configuration_that_cannot_be_is_one_line_and_exit_code_2() {
     insta::assert_snapshot!(says("blacklist = [\"10.0.0.1/8\"]"), @"parlor-room: room.toml, line 1: blacklist: 10.0.0.1/8 has bits set beyond its prefix: write 10.0.0.0/8 for the range or 10.0.0.1 for the address");
     insta::assert_snapshot!(says(&format!("room_password = \"{}\"", FOO.replace("$10$", "$04$"))), @"parlor-room: room.toml, line 1: room_password: bcrypt cost 4 is not from 10 to 14: make a new hash with: parlor-room hash");
     insta::assert_snapshot!(home.fails(2, &["--listen", "0.0.0.0:0"], ""), @r#"parlor-room: listen: everybody who reaches 0.0.0.0:0 could enter this Room, because it has no accounts and no room password: add an account with "parlor-room user add NAME", set room_password, or start it with --open"#);
+    insta::assert_snapshot!(says("[tls]\ncertificate = \"/nowhere/chain.pem\"\nkey = \"/nowhere/key.pem\""), @"parlor-room: tls.certificate: /nowhere/chain.pem: No such file or directory (os error 2)");
     let missing = home.fails(2, &["--config", "/nowhere/room.toml"], "");
     assert!(missing.contains("cannot read the configuration file /nowhere/room.toml"), "{missing}");
 }

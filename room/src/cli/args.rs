@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use parlor_protocol::limits::{BCRYPT_COST, BCRYPT_COSTS};
 use parlor_protocol::name::UserName;
 
-use crate::config::parse_net;
+use crate::config::{parse_listen, parse_net};
 
 /// The Room of Parlor: it admits users, says who is online, introduces them to each other and relays when it must.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Listen here; can be given more than once; port 0 picks a free port [default: 127.0.0.1:2428]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     pub(super) listen: Vec<SocketAddr>,
     /// Keep identity, accounts and bans in this directory [default: $XDG_STATE_HOME/parlor-room]
     #[arg(long, value_name = "DIR")]

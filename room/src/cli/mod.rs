@@ -26,6 +26,7 @@ use crate::admin::{AdminError, AdminErrorKind, CallError};
 use crate::config::ConfigError;
 use crate::handle::RoomError;
 use crate::password::{PasswordError, PasswordHash};
+use crate::server::TlsError;
 use crate::store::StoreError;
 
 /// Does what the command line says.
@@ -137,7 +138,10 @@ impl From<CallError> for Failure {
 impl From<RoomError> for Failure {
     fn from(error: RoomError) -> Self {
         match error {
-            RoomError::Config(_) | RoomError::NoAddress => Self::wrong(error.to_string()),
+            // A setting names the files of a certificate.
+            RoomError::Config(_) | RoomError::NoAddress | RoomError::Tls(TlsError::File { .. }) => {
+                Self::wrong(error.to_string())
+            }
             error => Self::other(error.to_string()),
         }
     }

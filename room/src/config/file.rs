@@ -135,7 +135,7 @@ fn set<T>(into: &mut T, value: Option<T>) {
 }
 
 /// An address to listen on: digits and a port.
-pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.trim()
         .parse()
         .map_err(|_| format!("{text:?} is no ADDR:PORT such as 127.0.0.1:2428, 0.0.0.0:2428 or [::]:2428"))
