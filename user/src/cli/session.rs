@@ -189,14 +189,20 @@ impl Stop {
     }
 }
 
-/// Waits until the user is in the room no more, for good.
+/// Waits until the user is in the room no more, for good. A person is told of a peer that shows another key than before,
+/// once while the same one tries again.
 pub(super) async fn ended(events: &mut Events) -> Result<(), Error> {
+    let mut told = None;
     loop {
         match events.next().await {
             Some(Event::RoomRefused { why }) => return Err(Error::Ended(why)),
             // A program may wait until a ban is over; who stands at a terminal is told.
             Some(Event::RoomLost { why, code: Some(CloseCode::Banned), .. }) => {
                 return Err(Error::Ended(why));
+            }
+            Some(Event::IdentityChanged { why, .. }) if told.as_ref() != Some(&why) => {
+                output::note(&why);
+                told = Some(why);
             }
             Some(event) => tracing::info!(?event),
             None => return Ok(()),

@@ -329,7 +329,8 @@ fn in_words(error: &LinkError, rung: Rung) -> String {
         ErrorKind::ConnectionRefused => "refused: the peer listens there no more, or a firewall says no",
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "this machine has no route there",
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
-            "hung up: what listens there is not the peer, or knows nothing of this introduction"
+            "hung up: what listens there is not the peer, or the peer remembers another key of this user, or knows \
+             nothing of this introduction"
         }
         _ => return error.to_string(),
     }
