@@ -2,7 +2,6 @@
 //! within TLS, frames, a login with one thing wrong.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,9 +12,10 @@ use parlor_protocol::name::LanId;
 use parlor_protocol::presence::{Encryption, HostTag, Presence};
 use parlor_protocol::refusal::LoginRefusal;
 use parlor_protocol::wire::control::{
-    Credentials, EXPORTER_LABEL, Hello, HelloReply, Introduce, Introduced, LENGTH_BYTES, Login, Secret,
-    ToRoom, ToUser, Welcome, login_proof_message,
+    Credentials, Hello, HelloReply, Introduce, Introduced, LENGTH_BYTES, Login, Secret, ToRoom, ToUser,
+    Welcome, login_proof_message,
 };
+use parlor_user::net::tls;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,7 +25,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::ground::Ground;
 use super::outcome::{self, Outcome};
-use super::tls;
 
 /// The longest that a Room may take for one answer, its own deadlines included.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -141,10 +140,10 @@ impl Client {
     /// Shakes hands.
     pub async fn connect(from: IpAddr, room: &RoomAddress) -> Result<Self> {
         let stream = Ground::connect(from, socket(room)?).await?;
-        let connector = TlsConnector::from(Arc::new(tls::client()?));
+        let connector = TlsConnector::from(tls::client_config()?);
         let shaken = connector.connect(ServerName::try_from("parlor-room")?, stream);
         let stream = timeout(PATIENCE, shaken).await.context("TLS")??;
-        let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None)?;
+        let exporter = tls::exporter_of(stream.get_ref().1)?;
         Ok(Self { stream, exporter, room: None })
     }
 

@@ -17,6 +17,4 @@ pub mod leaks;
 pub mod link;
 pub mod outcome;
 pub mod peer;
-
-pub mod tls;
 pub mod way;

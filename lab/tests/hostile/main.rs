@@ -5,8 +5,6 @@
 //! means well, and after each table no descriptor, no task and no panic is left. `docs/SECURITY.md` lists the rows
 //! as they are here.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
-
 mod clients;
 mod document;
 mod peers;

@@ -192,7 +192,7 @@ async fn arrives(inbox: &mut Inbox) -> Result<()> {
 }
 
 #[test]
-fn what_passes_somebody_arrives_once_and_in_order_as_the_table_says() {
+fn what_passes_somebody_arrives_once_and_in_order_as_the_table_says() -> Result<()> {
     table::run(|_| async move {
         let config = RoomConfig { listen: vec![([127, 0, 0, 1], 0).into()], ..RoomConfig::default() };
         let room = Room::bind(config).await?;
@@ -201,5 +201,5 @@ fn what_passes_somebody_arrives_once_and_in_order_as_the_table_says() {
             side_by_side(rows(), |row| row.name, |number, row| play(row, number, address.clone())).await;
         room.shutdown().await;
         played
-    });
+    })
 }

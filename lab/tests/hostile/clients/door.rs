@@ -8,9 +8,10 @@ use parlor_lab::hostile::client::{read_all, socket};
 use parlor_lab::hostile::ground::Ground;
 use parlor_lab::hostile::outcome::Outcome::{Alert, Closed, Dropped, LoginRefused, Served};
 use parlor_lab::hostile::outcome::{Cost, Outcome};
-use parlor_lab::hostile::tls;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Hello, MAGIC, ToRoom};
+use parlor_user::net::tls::client_config;
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -306,7 +307,7 @@ async fn drips(scene: &Scene, bytes: Vec<u8>) -> Result<Outcome> {
 
 /// TLS with these protocols offered, and no more.
 pub(super) async fn shakes_hands(scene: &Scene, protocols: &[&[u8]]) -> Result<Outcome> {
-    let mut config = tls::client()?;
+    let mut config = ClientConfig::clone(&*client_config()?);
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let connector = TlsConnector::from(Arc::new(config));
     let shaken = connector.connect(ServerName::try_from("parlor-room")?, plain(scene).await?).await;

@@ -5,6 +5,7 @@ use parlor_lab::hostile::client::{Client, Who, secret};
 use parlor_lab::hostile::outcome::Outcome::{self, Closed, LoginRefused, Served};
 use parlor_lab::hostile::outcome::{Cost, without_numbers};
 use parlor_protocol::identity::{Identity, Purpose};
+use parlor_protocol::limits::PASSWORD_BYTES;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{
     Credentials, Hello, Introduce, LENGTH_BYTES, TicketSecret, ToRoom, ToUser, login_proof_message,
@@ -355,9 +356,14 @@ async fn logs_in_at_once(scene: &Scene) -> Result<Outcome> {
 }
 
 async fn replays_proof(scene: &Scene) -> Result<Outcome> {
+    lies(scene, &scene.who(1)).await
+}
+
+/// Shows the proof of another connection.
+pub(super) async fn lies(scene: &Scene, who: &Who) -> Result<Outcome> {
     let first = scene.greeted().await?;
-    let proof = Some(scene.who(1).login(&first.exporter)?.proof);
-    scene.greeted().await?.tries(&Who { proof, ..scene.who(1) }).await
+    let proof = Some(who.login(&first.exporter)?.proof);
+    scene.greeted().await?.tries(&Who { proof, ..who.clone() }).await
 }
 
 async fn proves_another_name(scene: &Scene) -> Result<Outcome> {
@@ -406,10 +412,10 @@ async fn is_guest_with_password(scene: &Scene) -> Result<Outcome> {
 }
 
 /// A login whose password is not what this program would let anybody type.
-async fn tries_password(scene: &Scene, password: &str) -> Result<Outcome> {
+async fn tries_password(scene: &Scene, name: String, password: &str) -> Result<Outcome> {
     let mut client = scene.greeted().await?;
-    let typed = "0".repeat(password.len().min(71));
-    let who = Who { name: scene.account(), ..scene.who(1).password(&typed)? };
+    let typed = "0".repeat(password.len().min(PASSWORD_BYTES));
+    let who = Who { name, ..scene.who(1).password(&typed)? };
     let frame = ToRoom::Login(Box::new(who.login(&client.exporter)?)).encode();
     let at =
         frame.windows(typed.len()).position(|bytes| bytes == typed.as_bytes()).context("the password")?;
@@ -429,12 +435,16 @@ async fn tries_password(scene: &Scene, password: &str) -> Result<Outcome> {
 }
 
 async fn says_long_password(scene: &Scene) -> Result<Outcome> {
-    // bcrypt would read no further than the 72nd byte.
-    tries_password(scene, &"1".repeat(100)).await
+    // bcrypt would read no further than the account's password goes.
+    let longest = "1".repeat(PASSWORD_BYTES);
+    let (name, hash) = (format!("long{}", scene.number), PasswordHash::make(&longest, 10, [5; 16])?);
+    let add = AdminRequest::UserAdd { name: name.parse()?, hash };
+    ensure!(scene.venue.room.admin(add).await == AdminResponse::Done);
+    tries_password(scene, name, &(longest + "and more")).await
 }
 
 async fn says_nul(scene: &Scene) -> Result<Outcome> {
-    tries_password(scene, &format!("{PASSWORD}\0and more")).await
+    tries_password(scene, scene.account(), &format!("{PASSWORD}\0and more")).await
 }
 
 async fn guesses_sesame(scene: &Scene) -> Result<Outcome> {

@@ -1,6 +1,6 @@
 //! After Welcome: floods, addresses that are no one's own, and what only Rooms may say.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -147,7 +147,7 @@ pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
         (
             Open,
             Row::new(
-                "a user says 3,000 Pings and reads nothing meanwhile",
+                "a user says 20,000 Pings and reads nothing meanwhile",
                 |s| Box::pin(pings_on(s)),
                 Served,
             ),
@@ -357,7 +357,7 @@ async fn asks_on(scene: &Scene) -> Result<Outcome> {
 
 async fn pings_on(scene: &Scene) -> Result<Outcome> {
     let (mut client, _) = scene.joined(1).await?;
-    let pings: Vec<u8> = (0..2_0000).flat_map(|nonce| ToRoom::Ping(nonce).encode()).collect();
+    let pings: Vec<u8> = (0..20_000).flat_map(|nonce| ToRoom::Ping(nonce).encode()).collect();
     client.send_bytes(&pings).await?;
     client.verdict().await
 }
@@ -395,19 +395,23 @@ async fn handed_out(scene: &Scene, presence: Presence) -> Result<Vec<SocketAddr>
     Ok(introduced.rungs.into_iter().flat_map(|offer| offer.dial).collect())
 }
 
-fn withheld(dialled: &[SocketAddr]) -> Outcome {
-    if dialled.is_empty() { Withheld } else { Served }
+/// What somebody else is told of a user that says, besides, an address at which it may well be.
+async fn told_besides(scene: &Scene, mut presence: Presence) -> Result<Outcome> {
+    let its_own = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 9), presence.port));
+    presence.private.push(its_own.ip());
+    let dialled = handed_out(scene, presence).await?;
+    ensure!(dialled.contains(&its_own), "not even its own address is told: {dialled:?}");
+    Ok(if dialled == [its_own] { Withheld } else { Served })
 }
 
 async fn is_told(scene: &Scene, private: &[&str]) -> Result<Outcome> {
     let private = private.iter().map(|ip| Ok(ip.parse()?)).collect::<Result<_>>()?;
-    let presence = Presence { private, port: PORT, ..scene.who(1).presence };
-    Ok(withheld(&handed_out(scene, presence).await?))
+    told_besides(scene, Presence { private, port: PORT, ..scene.who(1).presence }).await
 }
 
 async fn is_told_without_port(scene: &Scene) -> Result<Outcome> {
-    let presence = Presence { private: vec![[10, 0, 0, 9].into()], ..scene.who(1).presence };
-    Ok(withheld(&handed_out(scene, presence).await?))
+    let presence = Presence { private: vec![[10, 0, 0, 9].into()], port: 0, ..scene.who(1).presence };
+    Ok(if handed_out(scene, presence).await?.is_empty() { Withheld } else { Served })
 }
 
 async fn is_told_banned(scene: &Scene) -> Result<Outcome> {
@@ -417,7 +421,7 @@ async fn is_told_banned(scene: &Scene) -> Result<Outcome> {
 
 async fn declares(scene: &Scene, public: IpAddr) -> Result<Outcome> {
     let presence = Presence { public: Some(public), private: vec![], port: PORT, ..scene.who(1).presence };
-    Ok(withheld(&handed_out(scene, presence).await?))
+    told_besides(scene, presence).await
 }
 
 /// How a stranger answers a Room that knocks.
@@ -461,7 +465,7 @@ async fn aims_at_stranger(scene: &Scene, answers: Option<Answers>) -> Result<Out
     let stranger = Stranger::at(scene.ground.elsewhere(), answers).await?;
     let (public, port) = (Some(stranger.address.ip()), stranger.address.port());
     let presence = Presence { public, private: vec![], port, ..scene.who(1).presence };
-    let found = withheld(&handed_out(scene, presence).await?);
+    let found = told_besides(scene, presence).await?;
     if scene.ground.has_strangers() {
         ensure!(stranger.knocks.load(Ordering::Relaxed) > 0, "the Room did not check");
     }

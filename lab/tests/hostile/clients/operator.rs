@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use parlor_lab::hostile::outcome::Outcome::{self, Dropped, NotDone, Served};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,100 +15,75 @@ use crate::table::Row;
 /// For the Room to answer, its own deadlines included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is told of a line that is no request.
+const NOT_UNDERSTOOD: &str = "the request is not understood: ";
+
 pub(super) fn rows() -> Vec<(Place, Row<Scene>)> {
+    let row = |name, does, outcome| (Open, Row::new(name, does, outcome));
     vec![
-        (Open, Row::new("an operator's line has no end", |s| Box::pin(asks(s, vec![b' '; 70_000])), NotDone)),
-        (
-            Open,
-            Row::new(
-                "an operator's line is cut off",
-                |s| Box::pin(asks(s, b"{\"request\":\"status\"}".to_vec())),
-                NotDone,
-            ),
+        row(
+            "an operator's line has no end",
+            |s| Box::pin(fails(s, vec![b' '; 70_000], "longer than 65536 bytes")),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new("an operator's line is no JSON", |s| Box::pin(asks(s, b"shutdown\n".to_vec())), NotDone),
+        row(
+            "an operator's line is cut off",
+            |s| Box::pin(fails(s, "{\"request\":\"status\"}", "ends before its line does")),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator's line is no text",
-                |s| Box::pin(asks(s, b"\xff\xfe\0\x01\n".to_vec())),
-                NotDone,
-            ),
+        row("an operator's line is no JSON", |s| Box::pin(fails(s, "shutdown\n", NOT_UNDERSTOOD)), NotDone),
+        row(
+            "an operator's line is no text",
+            |s| Box::pin(fails(s, b"\xff\xfe\0\x01\n", NOT_UNDERSTOOD)),
+            NotDone,
         ),
-        (Open, Row::new("an operator's line nests 60,000 deep", |s| Box::pin(asks(s, nested())), NotDone)),
-        (
-            Open,
-            Row::new(
-                "an operator asks for what is not known",
-                |s| Box::pin(asks(s, b"{\"request\":\"stop\"}\n".to_vec())),
-                NotDone,
-            ),
+        row(
+            "an operator's line nests 60,000 deep",
+            |s| Box::pin(fails(s, nested(), NOT_UNDERSTOOD)),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator's request has a field too many",
-                |s| {
-                    Box::pin(asks(
-                        s,
-                        b"{\"request\":\"user-remove\",\"name\":\"Foo\",\"force\":true}\n".to_vec(),
-                    ))
-                },
-                NotDone,
-            ),
+        row(
+            "an operator asks for what is not known",
+            |s| Box::pin(fails(s, "{\"request\":\"stop\"}\n", "unknown variant `stop`")),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator makes an account with a name that is none",
-                |s| Box::pin(asks(s, account("\\u001b[31m", super::HASH))),
-                NotDone,
-            ),
+        row(
+            "an operator's request has a field too many",
+            |s| {
+                let request = "{\"request\":\"user-remove\",\"name\":\"Foo\",\"force\":true}\n";
+                Box::pin(fails(s, request, "unknown field `force`"))
+            },
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator makes an account with a hash of cost 4",
-                |s| Box::pin(asks(s, account("Baz", &super::HASH.replace("$10$", "$04$")))),
-                NotDone,
-            ),
+        row(
+            "an operator makes an account with a name that is none",
+            |s| Box::pin(fails(s, account("\\u001b[31m", super::HASH), NOT_UNDERSTOOD)),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator makes an account with a hash of cost 31",
-                |s| Box::pin(asks(s, account("Baz", &super::HASH.replace("$10$", "$31$")))),
-                NotDone,
-            ),
+        row(
+            "an operator makes an account with a hash of cost 4",
+            |s| Box::pin(fails(s, account("Baz", &super::HASH.replace("$10$", "$04$")), "bcrypt cost 4 ")),
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator bans what is no network",
-                |s| {
-                    Box::pin(asks(
-                        s,
-                        b"{\"request\":\"ban-add\",\"net\":\"10.0.0.0/99\",\"seconds\":1}\n".to_vec(),
-                    ))
-                },
-                NotDone,
-            ),
+        row(
+            "an operator makes an account with a hash of cost 31",
+            |s| Box::pin(fails(s, account("Baz", &super::HASH.replace("$10$", "$31$")), "bcrypt cost 31 ")),
+            NotDone,
         ),
-        (Open, Row::new("an operator says nothing for 5 s", |s| Box::pin(is_silent(s)), Dropped)),
-        (
-            Open,
-            Row::new("an operator asks without end and reads nothing", |s| Box::pin(never_reads(s)), Dropped),
+        row(
+            "an operator bans what is no network",
+            |s| {
+                let request = "{\"request\":\"ban-add\",\"net\":\"10.0.0.0/99\",\"seconds\":1}\n";
+                Box::pin(fails(s, request, NOT_UNDERSTOOD))
+            },
+            NotDone,
         ),
-        (
-            Open,
-            Row::new(
-                "an operator holds all 8 connections: the next one waits for them to end",
-                |s| Box::pin(holds_all(s)),
-                Served,
-            ),
+        row("an operator says nothing for 5 s", |s| Box::pin(is_silent(s)), Dropped),
+        row("an operator asks without end and reads nothing", |s| Box::pin(never_reads(s)), Dropped),
+        row(
+            "an operator holds all 8 connections: the next one waits for them to end",
+            |s| Box::pin(holds_all(s)),
+            Served,
         ),
     ]
 }
@@ -117,38 +92,44 @@ fn nested() -> Vec<u8> {
     [vec![b'['; 60_000], b"\n".to_vec()].concat()
 }
 
-fn account(name: &str, hash: &str) -> Vec<u8> {
-    format!("{{\"request\":\"user-add\",\"name\":\"{name}\",\"hash\":\"{hash}\"}}\n").into_bytes()
+fn account(name: &str, hash: &str) -> String {
+    format!("{{\"request\":\"user-add\",\"name\":\"{name}\",\"hash\":\"{hash}\"}}\n")
 }
 
 async fn connect(scene: &Scene) -> Result<UnixStream> {
     UnixStream::connect(scene.data.join("admin.sock")).await.context("the admin socket")
 }
 
-async fn answer(mut stream: UnixStream) -> Result<Outcome> {
+/// The first line of the Room's answer. `None`: it hung up without one.
+async fn answer(mut stream: UnixStream) -> Result<Option<serde_json::Value>> {
     let mut answer = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("no end")?;
     let first = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if first.is_empty() {
-        return Ok(Dropped);
-    }
-    let answered: serde_json::Value = serde_json::from_slice(first)?;
-    match answered["answer"].as_str() {
-        Some("failed") => Ok(NotDone),
-        Some(_) => Ok(Served),
-        None => bail!("the Room answers {answered}"),
-    }
+    Ok(if first.is_empty() { None } else { Some(serde_json::from_slice(first)?) })
 }
 
-async fn asks(scene: &Scene, line: Vec<u8>) -> Result<Outcome> {
+async fn asks(scene: &Scene, line: &[u8]) -> Result<Option<serde_json::Value>> {
     let mut stream = connect(scene).await?;
-    let _ = stream.write_all(&line).await;
+    let _ = stream.write_all(line).await;
     let _ = stream.shutdown().await;
     answer(stream).await
 }
 
+/// A line that the Room does not act on, and part of its reason: it has others, such as that there is no such account.
+async fn fails(scene: &Scene, line: impl AsRef<[u8]> + Send, why: &str) -> Result<Outcome> {
+    let answered = asks(scene, line.as_ref()).await?.context("the Room does not answer")?;
+    if answered["answer"] != "failed" {
+        return Ok(Served);
+    }
+    let sentence = answered["sentence"].as_str().unwrap_or_default();
+    ensure!(sentence.contains(why), "not done because {sentence:?}");
+    Ok(NotDone)
+}
+
 async fn is_silent(scene: &Scene) -> Result<Outcome> {
-    answer(connect(scene).await?).await
+    let answered = answer(connect(scene).await?).await?;
+    ensure!(answered.is_none(), "the Room answers {answered:?}");
+    Ok(Dropped)
 }
 
 async fn never_reads(scene: &Scene) -> Result<Outcome> {
@@ -159,12 +140,15 @@ async fn never_reads(scene: &Scene) -> Result<Outcome> {
     Ok(Dropped)
 }
 
+/// The ninth is answered when the Room has given up one of those that say nothing, and not before.
 async fn holds_all(scene: &Scene) -> Result<Outcome> {
     let mut held = Vec::new();
     for _ in 0..8 {
         held.push(connect(scene).await?);
     }
-    let status = asks(scene, b"{\"request\":\"status\"}\n".to_vec()).await?;
-    ensure!(!held.is_empty());
-    Ok(status)
+    let answered = asks(scene, b"{\"request\":\"status\"}\n").await?.context("the ninth is not answered")?;
+    ensure!(answered["answer"] == "status", "the Room answers {answered}");
+    let ended = held.iter().filter(|stream| matches!(stream.try_read(&mut [0]), Ok(0))).count();
+    ensure!(ended > 0, "all 8 are held still");
+    Ok(Served)
 }

@@ -191,7 +191,7 @@ async fn play(row: PeerRow, ways: Vec<Way>, number: usize, room: RoomAddress, fr
 }
 
 #[test]
-fn peers_end_as_the_table_says() {
+fn peers_end_as_the_table_says() -> Result<()> {
     table::run(|_| async move {
         let config = RoomConfig { listen: vec![([127, 0, 0, 1], 0).into()], ..RoomConfig::default() };
         let room = Room::bind(config).await?;
@@ -210,5 +210,5 @@ fn peers_end_as_the_table_says() {
         friend.leave().await;
         room.shutdown().await;
         played
-    });
+    })
 }
