@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::ground::{Talkers, ready, talkers};
 use super::report::{Report, times};
-use super::words::Order;
 use crate::clock;
 use crate::netns::{Host, Lab};
 use crate::programs::{PATIENCE, RoomProgram, RoomSetup, Stage};
@@ -23,6 +22,8 @@ use crate::programs::{PATIENCE, RoomProgram, RoomSetup, Stage};
 const TICKETS_KEPT: Duration = Duration::from_secs(7);
 /// All are back within this, or the row fails.
 const BACK: Duration = Duration::from_secs(180);
+/// The end of a process is noticed at once; by a thousand users on a busy machine within this.
+const NOTICED: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// The password of every account.
@@ -103,6 +104,11 @@ fn total(status: &Value, name: &str) -> Result<Value> {
     status["totals"].get(name).cloned().with_context(|| format!("the status has no total {name}"))
 }
 
+/// How many have a Room.
+fn up(crowd: &mut [Talkers]) -> Result<usize> {
+    crowd.iter_mut().map(|talkers| Ok(talkers.look()?.iter().filter(|user| user.room_is_up).count())).sum()
+}
+
 fn come_and_go(
     args: &CrowdArgs,
     end: End,
@@ -115,15 +121,20 @@ fn come_and_go(
         End::Killed => room.program.kill()?,
         End::Stopped => drop(room.program.terminate(PATIENCE)?),
     }
+    // Who has not noticed yet would be taken for somebody who is back.
+    let gone = clock::now();
+    while up(crowd)? > 0 {
+        ensure!(
+            gone.elapsed() < NOTICED,
+            "not everybody has noticed after {NOTICED:?} that the Room is gone"
+        );
+        thread::sleep(LOOK);
+    }
     let room = setup.start()?;
     let began = clock::monotonic();
     let mut back: Vec<u64> = Vec::new();
     while back.len() < args.users {
-        let mut up = 0;
-        for talkers in crowd.iter_mut() {
-            up +=
-                talkers.tell(&Order::Look { since: u64::MAX })?.pairs.iter().filter(|p| p.room_is_up).count();
-        }
+        let up = up(crowd)?;
         let waited = clock::monotonic() - began;
         back.resize(up.max(back.len()), waited);
         ensure!(waited < BACK.as_nanos() as u64, "{} of {} are back after {BACK:?}", back.len(), args.users);

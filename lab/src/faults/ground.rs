@@ -198,7 +198,7 @@ impl Ground {
     /// Waits until everything is delivered by its senders' knowledge and taken by its receivers: a receipt says that
     /// the other program has a message, which its reader takes a moment later.
     pub(super) fn await_settled(&mut self, within: Duration) -> Result<Vec<PairStatus>> {
-        let all = self.await_all("settled", within, |pair| pair.sent.is_settled())?;
+        let all = self.await_all("settled", within, PairStatus::is_settled)?;
         let sent: u64 = all.iter().map(|pair| pair.sent.messages).sum();
         let began = clock::now();
         loop {
@@ -260,12 +260,9 @@ impl Ground {
         self.foo_host.namespace() == self.bar_host.namespace()
     }
 
-    /// Resets every direct link; the ways stay open.
-    pub(super) fn reset_direct(&self) -> Result<()> {
-        for way in &self.ways {
-            self.foo_host.reset_peer(way.bar)?;
-        }
-        Ok(())
+    /// Resets every direct link; the ways stay open. Returns how many sockets that were.
+    pub(super) fn reset_direct(&self) -> Result<usize> {
+        self.ways.iter().map(|way| self.foo_host.reset_peer(way.bar)).sum()
     }
 
     /// The ports of Foo's host that are ends of relayed links.
@@ -279,20 +276,21 @@ impl Ground {
         Ok(ports)
     }
 
-    /// Resets Foo's end of every relayed link.
-    pub(super) fn reset_circuits(&mut self) -> Result<()> {
+    /// Resets Foo's end of every relayed link. Returns how many sockets that were.
+    pub(super) fn reset_circuits(&mut self) -> Result<usize> {
         let circuits = self.circuits()?;
         self.foo_host.reset_ports(&circuits)
     }
 
-    /// Foo's end of every relayed link falls silent.
-    pub(super) fn mute_circuits(&mut self) -> Result<()> {
+    /// Foo's end of every relayed link falls silent. Returns how many sockets that were.
+    pub(super) fn mute_circuits(&mut self) -> Result<usize> {
         let circuits = self.circuits()?;
-        self.foo_host.mute(&circuits)
+        self.foo_host.mute(&circuits)?;
+        Ok(circuits.len())
     }
 
-    /// Resets Foo's connections to the Room, relayed links and all.
-    pub(super) fn reset_room(&self) -> Result<()> {
+    /// Resets Foo's connections to the Room, relayed links and all. Returns how many sockets that were.
+    pub(super) fn reset_room(&self) -> Result<usize> {
         self.foo_host.reset_peer(self.room_ip)
     }
 

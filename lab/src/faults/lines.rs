@@ -149,18 +149,18 @@ struct Ends<'a> {
 impl Ends<'_> {
     fn suffer(&self, fault: Fault, room: &mut Option<RoomProgram>, room_ip: IpAddr) -> Result<()> {
         match fault {
-            Fault::Reset => self.foo.reset_peer(self.bar_ip),
+            Fault::Reset => self.foo.reset_peer(self.bar_ip).map(drop),
             Fault::Silence => self.foo.block(self.bar_ip).and_then(|()| self.bar.block(self.foo_ip)),
             Fault::Open => {
                 self.foo.unblock(self.bar_ip)?;
                 self.bar.unblock(self.foo_ip)?;
-                self.foo.reset_peer(room_ip)
+                self.foo.reset_peer(room_ip).map(drop)
             }
             Fault::Refuse => self.foo.refuse(self.bar_ip).and_then(|()| self.bar.refuse(self.foo_ip)),
             Fault::Admit => self.foo.admit(self.bar_ip).and_then(|()| self.bar.admit(self.foo_ip)),
             Fault::ResetRoom => {
                 self.foo.reset_peer(room_ip)?;
-                self.bar.reset_peer(room_ip)
+                self.bar.reset_peer(room_ip).map(drop)
             }
             Fault::KillRoom | Fault::KillRoomAgain => {
                 let RoomProgram { setup, program, .. } = room.take().context("there is a Room")?;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use super::ground::{Ground, Manner, Place};
@@ -106,16 +106,18 @@ impl Change {
         }
     }
 
-    fn cut(self, ground: &mut Ground) -> Result<()> {
+    /// Cuts the path. Where sockets are cut and not a way, returns how many that were.
+    fn cut(self, ground: &mut Ground) -> Result<Option<usize>> {
         match self {
-            Self::LanRefused | Self::PublicRefused | Self::HostRefused => ground.refuse(ground.ways()),
-            Self::LanSilent | Self::PublicSilent | Self::HostSilent => ground.silence(ground.ways()),
-            Self::LoopbackRefused => ground.refuse(1),
-            Self::LoopbackSilent => ground.silence(1),
-            Self::LanReset => ground.reset_direct(),
-            Self::RelayReset => ground.reset_circuits(),
-            Self::RelaySilent => ground.mute_circuits(),
+            Self::LanRefused | Self::PublicRefused | Self::HostRefused => ground.refuse(ground.ways())?,
+            Self::LanSilent | Self::PublicSilent | Self::HostSilent => ground.silence(ground.ways())?,
+            Self::LoopbackRefused => ground.refuse(1)?,
+            Self::LoopbackSilent => ground.silence(1)?,
+            Self::LanReset => return ground.reset_direct().map(Some),
+            Self::RelayReset => return ground.reset_circuits().map(Some),
+            Self::RelaySilent => return ground.mute_circuits().map(Some),
         }
+        Ok(None)
     }
 
     /// Opens the way again and brings the users back to where they were.
@@ -130,7 +132,7 @@ impl Change {
         }
         // Without a link they look for the best path anew.
         ground.reset_direct()?;
-        ground.reset_circuits()
+        ground.reset_circuits().map(drop)
     }
 }
 
@@ -215,15 +217,17 @@ fn one(ground: &mut Ground, change: Change, report: &Report) -> Result<Vec<u64>>
     let (from, to) = change.rungs();
     quiet(ground, from)?;
     let before = clock::monotonic();
-    change.cut(ground)?;
+    let cut = change.cut(ground)?;
     let after = clock::monotonic();
     let flows = |pair: &PairStatus| is_on(pair, to) && pair.taken.newest_sent > after;
     ground.await_all(&format!("on {to} after a cut"), FOUND, flows)?;
     let pauses: Vec<u64> = ground.look(before)?.iter().map(|pair| pair.pause).collect();
+    let pairs = pauses.len() / 2;
+    // A cut that misses a pair would make a figure better.
+    ensure!(cut.is_none_or(|cut| cut >= pairs), "{cut:?} sockets were cut of {pairs} pairs");
     let worst = pauses.iter().enumerate().max_by_key(|(_, pause)| **pause);
     if let Some((user, &pause)) = worst.filter(|(_, pause)| millis(**pause) > GOAL_MS) {
         report.remark(&format!("user {user} paused for {} ms", millis(pause)));
-        let pairs = pauses.len() / 2;
         ground.story(user % pairs)?.iter().for_each(|line| report.remark(line));
     }
     change.mend(ground)?;
@@ -266,7 +270,7 @@ pub(super) fn climbs(args: &ClimbsArgs, report: &mut Report) -> Result<()> {
                     at.get_or_insert(now - open);
                 }
             }
-            anyhow::ensure!(now - open < 400_000_000_000, "still on the relay after 400 s: {all:?}");
+            ensure!(now - open < 400_000_000_000, "still on the relay after 400 s: {all:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
         waits.extend(there.into_iter().flatten());

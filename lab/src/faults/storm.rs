@@ -58,7 +58,7 @@ enum Cut {
     OpenQuietly,
 }
 
-/// A round: each comes where its kind of link is in use.
+/// A round: each comes where its kind of link is likely to be in use.
 const ROUND: [Cut; 10] = [
     Cut::Reset,
     Cut::Silence,
@@ -104,21 +104,32 @@ pub(super) fn measure(args: &StormArgs, report: &mut Report) -> Result<()> {
     let took = began.elapsed().as_secs();
     let name = format!("{} pairs, {} cuts, {} % loss", args.pairs, args.cuts, args.loss);
     kept(report, &name, &all);
-    report.row("the same", &[("rung changes", json!(changes.count)), ("seconds", json!(took))]);
+    let figures = [
+        ("rung changes", json!(changes.count)),
+        ("cuts that met no link", json!(changes.missed)),
+        ("seconds", json!(took)),
+    ];
+    report.row("the same", &figures);
     let expected = (args.messages + args.messages / args.cuts / 10 * args.cuts) * args.pairs as u64;
     let sent: u64 = all.iter().map(|pair| pair.sent.messages).sum();
     report.promise(sent >= expected, || format!("only {sent} of {expected} messages were sent"));
     Ok(())
 }
 
-/// How often users found themselves on another kind of path.
+/// How often users found themselves on another kind of path, and how often there was nothing to cut: who has not
+/// found the open way yet has no link there.
 #[derive(Default)]
 struct Changes {
     before: Vec<Option<String>>,
     count: u64,
+    missed: u64,
 }
 
 impl Changes {
+    fn met(&mut self, sockets: usize) {
+        self.missed += u64::from(sockets == 0);
+    }
+
     fn note(&mut self, all: &[PairStatus]) {
         let now: Vec<_> = all.iter().map(|pair| pair.rung.clone()).collect();
         if !self.before.is_empty() {
@@ -132,11 +143,11 @@ impl Changes {
 /// One cut, and the wait until everybody has heard something sent after it.
 fn weather(ground: &mut Ground, cut: Cut, changes: &mut Changes) -> Result<()> {
     match cut {
-        Cut::Reset => ground.reset_direct()?,
+        Cut::Reset => changes.met(ground.reset_direct()?),
         Cut::Silence => ground.silence(ground.ways())?,
-        Cut::ResetCircuits => ground.reset_circuits()?,
-        Cut::MuteCircuits => ground.mute_circuits()?,
-        Cut::ResetRoom => ground.reset_room()?,
+        Cut::ResetCircuits => changes.met(ground.reset_circuits()?),
+        Cut::MuteCircuits => changes.met(ground.mute_circuits()?),
+        Cut::ResetRoom => changes.met(ground.reset_room()?),
         Cut::Open => {
             ground.unsilence(ground.ways())?;
             ground.reset_circuits()?;

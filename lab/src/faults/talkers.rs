@@ -168,6 +168,25 @@ struct Work {
     size: (usize, usize),
     large_every: u64,
     call_every: u64,
+    /// One of them is being handed over.
+    handing: bool,
+}
+
+impl Work {
+    /// The next message is to be handed over now. `None`: there is none.
+    fn begin(&mut self) -> Option<Self> {
+        self.handing = self.messages > 0;
+        self.handing.then_some(*self)
+    }
+
+    /// It was handed over and counted.
+    fn end(&mut self) {
+        (self.messages, self.handing) = (self.messages.saturating_sub(1), false);
+    }
+
+    fn is_done(self) -> bool {
+        self.messages == 0 && !self.handing
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -203,7 +222,7 @@ impl Talker {
                 let every = Duration::from_micros(every_us);
                 let mut work = lock(&self.state.work);
                 let messages = work.messages.saturating_add(messages);
-                *work = Work { messages, every, size, large_every, call_every };
+                *work = Work { messages, every, size, large_every, call_every, handing: work.handing };
                 self.state.more.notify_one();
             }
             Order::Hush => lock(&self.state.work).messages = 0,
@@ -229,7 +248,10 @@ impl Talker {
         let (taken, pause) = (ledger.tally(), ledger.longest_pause(since));
         drop(ledger);
         let ran = lock(&self.state.ran);
+        // Before what was sent is looked at: what was handed over by then is counted there.
+        let all_sent = lock(&self.state.work).is_done();
         PairStatus {
+            all_sent,
             rung: self.peer.path().map(|path| path.rung.to_string()),
             room_is_up: self.user.room_is_up(),
             control_port: self.user.observed_address().port(),
@@ -270,16 +292,14 @@ impl State {
         let (mut calls, places) = (JoinSet::new(), Arc::new(Semaphore::new(CALLS)));
         let (mut number, mut next) = (0, clock::now());
         loop {
-            let work = *lock(&self.work);
-            if work.messages == 0 {
+            let Some(work) = lock(&self.work).begin() else {
                 self.more.notified().await;
                 continue;
-            }
+            };
             next = (next + work.every).max(clock::now().checked_sub(BEHIND).unwrap_or(next));
             sleep_until(next.into()).await;
             let Some(receipt) = self.send_one(&peer, number, work).await else { continue };
             number += 1;
-            self.one_less();
             lock(&self.sent).messages += 1;
             if receipts.send(receipt).await.is_err() {
                 return;
@@ -294,12 +314,8 @@ impl State {
                 });
                 while calls.try_join_next().is_some() {}
             }
+            lock(&self.work).end();
         }
-    }
-
-    fn one_less(&self) {
-        let mut work = lock(&self.work);
-        work.messages = work.messages.saturating_sub(1);
     }
 
     /// `None`: it was not taken, and is to be tried again.
@@ -354,5 +370,25 @@ impl State {
                 self.takes.notified().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_being_handed_over_is_still_to_come_whatever_was_ordered_meanwhile() {
+        let mut work = Work { messages: 2, ..Work::default() };
+        assert!(work.begin().is_some() && !work.is_done());
+        work.messages = 0;
+        assert!(!work.is_done());
+        work.end();
+        assert!(work.is_done());
+        work.messages = 1;
+        // One that was not taken, and is not to be tried again.
+        assert!(work.begin().is_some());
+        work.messages = 0;
+        assert!(work.begin().is_none() && work.is_done());
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct PairStatus {
     pub(super) room_is_up: bool,
     /// The port from which the Room sees the control connection come.
     pub(super) control_port: u16,
+    /// True if everything that was ordered was sent, and counted below.
+    pub(super) all_sent: bool,
     /// What this user has sent.
     pub(super) sent: Sent,
     /// What has come from the other.
@@ -90,8 +92,15 @@ pub(super) struct Sent {
     pub(super) error: Option<String>,
 }
 
+impl PairStatus {
+    /// True if nothing is to be sent, and nothing under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.all_sent && self.sent.is_settled()
+    }
+}
+
 impl Sent {
-    /// True if nothing is under way.
+    /// True if nothing that was sent is under way.
     pub(super) fn is_settled(&self) -> bool {
         self.messages == self.delivered + self.interrupted && self.calls == self.answered + self.failed
     }

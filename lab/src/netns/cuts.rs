@@ -47,17 +47,23 @@ impl Host {
         Ok(listed.stdout.lines().filter_map(local).collect())
     }
 
-    /// Resets every TCP connection of this host with `peer`.
-    pub fn reset_peer(&self, peer: IpAddr) -> Result<()> {
-        self.run(&["ss", "-HKtn", "dst", &peer.to_string()], TOOL)?.success().map(drop)
+    /// Resets every TCP connection of this host with `peer`. Returns how many sockets that were.
+    pub fn reset_peer(&self, peer: IpAddr) -> Result<usize> {
+        self.reset(&["dst", &peer.to_string()])
     }
 
-    /// Resets the TCP connections of this host from and to these ports of its own.
-    pub fn reset_ports(&self, ports: &[u16]) -> Result<()> {
+    /// Resets the TCP connections of this host from and to these ports of its own. Returns how many sockets that were.
+    pub fn reset_ports(&self, ports: &[u16]) -> Result<usize> {
         if ports.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let ports: Vec<String> = ports.iter().map(|port| format!("sport = :{port}")).collect();
-        self.run(&["ss", "-HKtn", &ports.join(" or ")], TOOL)?.success().map(drop)
+        self.reset(&[&ports.join(" or ")])
+    }
+
+    /// `ss` lists the sockets that it has closed, one a line.
+    fn reset(&self, those: &[&str]) -> Result<usize> {
+        let closed = self.run(&[&["ss", "-HKtn"], those].concat(), TOOL)?.success()?;
+        Ok(closed.stdout.lines().filter(|line| !line.trim().is_empty()).count())
     }
 }

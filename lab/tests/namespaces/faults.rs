@@ -17,6 +17,9 @@ use super::{NEXT_RUNG, laboratory, online, room_on, rungs};
 /// A path is found again, or a better one, within this on a machine with better things to do.
 const FOUND: Duration = Duration::from_secs(90);
 
+/// A line that is relayed comes within milliseconds: none comes while its path is cut.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
 /// Foo sends lines, Bar prints them.
 struct Talk {
     foo: Program,
@@ -158,6 +161,9 @@ fn a_user_cut_off_from_the_room_keeps_its_direct_conversation_and_its_relayed_on
         talk.shout(100);
         if open {
             talk.hear(100);
+        } else {
+            // What comes late is heard below.
+            assert!(talk.bar.line(CUT_OFF).is_err(), "what is relayed gets through");
         }
         internet.room.unblock(internet.bar_public_ip()).unwrap();
         if !open {
