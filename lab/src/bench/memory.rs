@@ -40,7 +40,7 @@ pub(super) fn measure(args: &Args, report: &mut Report) -> Result<()> {
     let grown = machine::resident_kib(room.pid())?.saturating_sub(before);
     anyhow::ensure!(crowd.len() == users, "{} of {users} users are still there", crowd.len());
     report.figure(&format!("Room: for each of {users} users"), "KiB", float(grown) / float(users as u64));
-    report.figure(&format!("{users} come, all are told"), "/s", float(users as u64) / took);
+    report.figure(&format!("{users} come"), "/s", float(users as u64) / took);
     report.figure("Room's CPU for each that came", "us", busy * 1e6 / float(users as u64));
     report.remark(&format!("the Room had {before} KiB before they came"));
     runtime.shutdown_background();
