@@ -82,14 +82,55 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// What was noticed, by each of the three.
 #[derive(Default)]
 struct Noticed {
-    /// Sent since the beginning, and how long each took that arrived, in ms.
-    pairs: [(u64, Vec<f64>); 2],
+    pairs: [Pair; 2],
     /// How long each kind took, in ms.
     logins: [Vec<f64>; 3],
     failed: Vec<String>,
     /// Whether logins begin now, and how many have begun.
     logging_in: bool,
     under_way: usize,
+}
+
+/// Messages of a pair, which are numbered from 0 for as long as it talks.
+#[derive(Default)]
+struct Pair {
+    /// The number of the next message.
+    sent: u64,
+    /// One more than the last that arrived.
+    next: u64,
+    /// The first that counts.
+    from: u64,
+    /// Since then, those that were skipped.
+    lost: u64,
+    /// Since then, how long each took that arrived, in ms.
+    times: Vec<f64>,
+}
+
+impl Pair {
+    /// From now on what is noticed counts.
+    fn begin(&mut self) {
+        (self.from, self.lost) = (self.sent, 0);
+        self.times.clear();
+    }
+
+    /// A message has arrived. False if it came before, or after a later one.
+    fn arrived(&mut self, number: u64, ms: f64) -> bool {
+        let in_turn = number >= self.next;
+        if in_turn {
+            self.lost += number - self.next;
+            self.next = number + 1;
+        }
+        if number >= self.from {
+            self.times.push(ms);
+        }
+        in_turn
+    }
+
+    /// What was noticed of those below `end`.
+    fn report(&mut self, end: u64) -> Value {
+        let lost = self.lost + end.saturating_sub(self.next);
+        json!({ "sent": end - self.from, "lost": lost, "ms": spread(std::mem::take(&mut self.times)) })
+    }
 }
 
 type Shared = Arc<Mutex<Noticed>>;
@@ -118,40 +159,48 @@ async fn watch(room: &str) -> Result<()> {
         tasks.spawn(log_in(kind, room.to_owned(), states.path().to_owned(), Arc::clone(&noticed)));
     }
     // The first messages find their paths.
-    while lock(&noticed).pairs.iter().any(|(_, times)| times.len() < 5) {
+    while lock(&noticed).pairs.iter().any(|pair| pair.times.len() < 5) {
         sleep(MESSAGE).await;
     }
     say("READY")?;
     let mut lines = lines();
     while let Some(line) = lines.recv().await {
         if line == "begin" {
-            *lock(&noticed) = Noticed { logging_in: true, ..Noticed::default() };
+            let mut noticed = lock(&noticed);
+            let mut pairs = std::mem::take(&mut noticed.pairs);
+            pairs.iter_mut().for_each(Pair::begin);
+            *noticed = Noticed { pairs, logging_in: true, ..Noticed::default() };
             continue;
         }
-        lock(&noticed).logging_in = false;
+        let ends = {
+            let mut noticed = lock(&noticed);
+            noticed.logging_in = false;
+            noticed.pairs.each_ref().map(|pair| pair.sent)
+        };
         let deadline = clock::now() + LAST;
         while lock(&noticed).under_way > 0 && clock::now() < deadline {
             sleep(MESSAGE / 10).await;
         }
-        while lock(&noticed).pairs.iter().any(|(sent, times)| times.len() as u64 + 1 < *sent)
-            && clock::now() < deadline
-        {
+        let all_there =
+            |noticed: &Noticed| noticed.pairs.iter().zip(ends).all(|(pair, end)| pair.next >= end);
+        while !all_there(&lock(&noticed)) && clock::now() < deadline {
             sleep(MESSAGE / 10).await;
         }
-        let all = std::mem::take(&mut *lock(&noticed));
-        let [direct, relayed] = all.pairs.map(|(sent, times)| {
-            let arrived = times.len() as u64;
-            // The last may be under way, and the first may have been.
-            let lost = sent.saturating_sub(arrived + 1);
-            json!({ "sent": sent, "lost": lost, "ms": spread(times) })
-        });
-        let mut seen = json!({ "direct": direct, "relayed": relayed, "failed": all.failed });
-        for (kind, times) in LOGINS.into_iter().zip(all.logins) {
-            seen[kind] = json!({ "done": times.len(), "ms": spread(times) });
-        }
+        let seen = lock(&noticed).report(ends);
         say(&seen.to_string())?;
     }
     Ok(())
+}
+
+impl Noticed {
+    fn report(&mut self, ends: [u64; 2]) -> Value {
+        let [direct, relayed] = [0, 1].map(|pair| self.pairs[pair].report(ends[pair]));
+        let mut seen = json!({ "direct": direct, "relayed": relayed, "failed": self.failed });
+        for (kind, times) in LOGINS.into_iter().zip(std::mem::take(&mut self.logins)) {
+            seen[kind] = json!({ "done": times.len(), "ms": spread(times) });
+        }
+        seen
+    }
 }
 
 async fn join(name: &str, room: &str, rungs: &[Rung]) -> Result<User> {
@@ -159,14 +208,18 @@ async fn join(name: &str, room: &str, rungs: &[Rung]) -> Result<User> {
     user.join().await.with_context(|| format!("{name} joins"))
 }
 
-/// Sends the time at which each message was due, so that waiting to send counts, too.
+/// Sends its number and the time at which each message was due, so that waiting to send counts, too.
 async fn talk(peer: Peer, pair: usize, base: Instant, noticed: Shared) {
     let mut due = interval(MESSAGE);
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
     loop {
         let at = due.tick().await.into_std().saturating_duration_since(base);
-        lock(&noticed).pairs[pair].0 += 1;
-        if let Err(error) = peer.send(&micros(at)).await {
+        let number = {
+            let pair = &mut lock(&noticed).pairs[pair];
+            pair.sent += 1;
+            pair.sent - 1
+        };
+        if let Err(error) = peer.send(&(number, micros(at))).await {
             lock(&noticed).failed.push(format!("a message: {error}"));
         }
     }
@@ -175,8 +228,12 @@ async fn talk(peer: Peer, pair: usize, base: Instant, noticed: Shared) {
 async fn listen(mut inbox: Inbox, pair: usize, base: Instant, noticed: Shared) {
     while let Some(message) = inbox.next().await {
         let now = micros(clock::now().saturating_duration_since(base));
-        if let Ok(due) = message.decode::<u64>() {
-            lock(&noticed).pairs[pair].1.push(crate::bench::float(now.saturating_sub(due)) / 1e3);
+        let mut noticed = lock(&noticed);
+        let in_turn = message.decode::<(u64, u64)>().is_ok_and(|(number, due)| {
+            noticed.pairs[pair].arrived(number, crate::bench::float(now.saturating_sub(due)) / 1e3)
+        });
+        if !in_turn {
+            noticed.failed.push("a message came twice, late or damaged".to_owned());
         }
     }
 }
@@ -263,4 +320,21 @@ fn lines() -> mpsc::Receiver<String> {
         }
     });
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_that_is_skipped_or_does_not_come_is_lost_and_none_of_before() {
+        let mut pair = Pair { sent: 5, ..Pair::default() };
+        assert!(pair.arrived(0, 1.0) && pair.arrived(3, 1.0));
+        pair.begin();
+        // One that was on its way.
+        assert!(pair.arrived(4, 1.0));
+        assert!(pair.arrived(5, 1.0) && pair.arrived(7, 1.0) && !pair.arrived(7, 1.0));
+        let seen = pair.report(10);
+        assert_eq!((&seen["sent"], &seen["lost"]), (&json!(5), &json!(3)));
+    }
 }
