@@ -1,9 +1,11 @@
 //! Clients that misbehave at a Room.
 
+mod addresses;
 mod door;
 mod login;
 mod online;
 mod operator;
+mod owners;
 mod relay;
 
 use std::collections::BTreeMap;
@@ -210,10 +212,18 @@ impl Venue {
 
 /// The rows, with the Room that each is played at.
 pub(crate) fn rows() -> Vec<(Place, Row<Scene>)> {
-    [door::rows(), login::rows(), online::rows(), relay::rows(), operator::rows()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        door::rows(),
+        login::rows(),
+        owners::rows(),
+        online::rows(),
+        addresses::rows(),
+        relay::rows(),
+        operator::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 async fn play(row: Row<Scene>, mut scene: Scene) -> Result<()> {

@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, bail, ensure};
-use parlor_lab::hostile::client::{Client, Who, read_all, who};
+use parlor_lab::hostile::client::{Client, read_all, who};
 use parlor_lab::hostile::link::record;
 use parlor_lab::hostile::outcome::Outcome::{self, Dropped, NotIntroduced, NotUsed, Refused, Served};
 use parlor_lab::hostile::peer::{Meeting, Peer, first_words, message_2};
-use parlor_protocol::identity::{Identity, NoiseCertificate, NoiseKey, Purpose};
+use parlor_protocol::identity::Identity;
 use parlor_protocol::introduction::IntroductionId;
 use parlor_protocol::noise::handshake::{framed_message, framed_refusal};
 use parlor_protocol::presence::Encryption;
@@ -23,7 +23,7 @@ use super::records::begun;
 use super::{PeerRow, Scene, delivering, row};
 
 /// Points of low order on Curve25519 (RFC 7748 section 6.1), among them 0, 1 and one of order 8.
-const LOW_ORDER: [[u8; 32]; 3] = [
+pub(super) const LOW_ORDER: [[u8; 32]; 3] = [
     [0; 32],
     [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     [
@@ -187,58 +187,23 @@ pub(super) fn rows() -> Vec<PeerRow> {
             |s| Box::pin(changes_identity(s, Answers)),
             NotUsed,
         ),
-        row(
-            Answers,
-            "message 2 is garbage",
-            |s| Box::pin(answers(s, |message| vec![0x5a; message.len()])),
-            Dropped,
-        ),
-        row(
-            Answers,
-            "message 2 is longer than any may be",
-            |s| Box::pin(answers(s, |_| vec![1; 4097])),
-            Dropped,
-        ),
-        row(Answers, "message 2 has one byte", |s| Box::pin(answers(s, |_| vec![1])), Dropped),
-        row(
-            Answers,
-            "message 2 has another bit",
-            |s| Box::pin(answers(s, |message| flipped(message, 60))),
-            Dropped,
-        ),
-        row(
-            Answers,
-            "message 2's key is a point of low order",
-            |s| Box::pin(answers(s, |message| keyed(message, 2))),
-            Dropped,
-        ),
-        row(Answers, "message 1 is sent back in place of message 2", |s| Box::pin(reflects(s)), Dropped),
-        row(Answers, "message 2's payload is no accept", |s| Box::pin(accepts_badly(s)), Dropped),
-        row(Answers, "message 2 does not come for 5 s", |s| Box::pin(never_answers(s)), Dropped),
-        row(Answers, "a link is refused with a code that is not known", |s| Box::pin(refuses(s)), Dropped),
-        row(
-            Answers,
-            "the peer's certified handshake key is a point of low order",
-            |s| Box::pin(certifies_low_order(s)),
-            NotUsed,
-        ),
     ]
 }
 
-fn flipped(message: &[u8], at: usize) -> Vec<u8> {
+pub(super) fn flipped(message: &[u8], at: usize) -> Vec<u8> {
     let mut message = message.to_vec();
     message[at] ^= 1;
     message
 }
 
 /// A message whose ephemeral key is a point of low order.
-fn keyed(message: &[u8], point: usize) -> Vec<u8> {
+pub(super) fn keyed(message: &[u8], point: usize) -> Vec<u8> {
     let mut message = message.to_vec();
     message[..32].copy_from_slice(&LOW_ORDER[point]);
     message
 }
 
-async fn end(mut stream: TcpStream) -> Result<Outcome> {
+pub(super) async fn end(mut stream: TcpStream) -> Result<Outcome> {
     let answer = read_all(&mut stream).await?;
     ensure!(answer.is_empty(), "the victim answers {answer:?}");
     Ok(Dropped)
@@ -448,57 +413,4 @@ async fn changes_identity(scene: &mut Scene, way: super::Way) -> Result<Outcome>
     let meeting = scene.meeting().await?;
     let (_, message) = scene.peer.opens(&meeting, Rung::SameHost, &scene.peer.hello().encode())?;
     answer_to(scene, &meeting, &framed_message(&message)).await
-}
-
-async fn answers(scene: &mut Scene, altered: fn(&[u8]) -> Vec<u8>) -> Result<Outcome> {
-    let meeting = scene.meeting().await?;
-    let (mut stream, message) = scene.peer.is_dialled().await?;
-    let (_, pending) = scene.peer.reads(&meeting, &message)?;
-    let (message, _) = pending.reply(&scene.peer.accept().encode())?;
-    let altered = altered(&message);
-    let framed = [(altered.len() as u16).to_le_bytes().as_slice(), &altered].concat();
-    stream.write_all(&framed).await?;
-    end(stream).await
-}
-
-async fn reflects(scene: &mut Scene) -> Result<Outcome> {
-    let _meeting = scene.meeting().await?;
-    let (mut stream, message) = scene.peer.is_dialled().await?;
-    stream.write_all(&framed_message(&message)).await?;
-    end(stream).await
-}
-
-async fn accepts_badly(scene: &mut Scene) -> Result<Outcome> {
-    let meeting = scene.meeting().await?;
-    let (mut stream, message) = scene.peer.is_dialled().await?;
-    let (_, pending) = scene.peer.reads(&meeting, &message)?;
-    let (message, _) = pending.reply(b"accept?")?;
-    stream.write_all(&framed_message(&message)).await?;
-    end(stream).await
-}
-
-async fn never_answers(scene: &mut Scene) -> Result<Outcome> {
-    let _meeting = scene.meeting().await?;
-    let (stream, _) = scene.peer.is_dialled().await?;
-    end(stream).await
-}
-
-async fn refuses(scene: &mut Scene) -> Result<Outcome> {
-    let _meeting = scene.meeting().await?;
-    let (mut stream, _) = scene.peer.is_dialled().await?;
-    stream.write_all(&framed_refusal(CloseCode::Unknown(999))).await?;
-    end(stream).await
-}
-
-/// A peer whose identity certifies what is no key.
-async fn certifies_low_order(scene: &mut Scene) -> Result<Outcome> {
-    let honest = who(format!("{}.low", scene.name), 6);
-    let key = NoiseKey(LOW_ORDER[2]);
-    let signature = honest.identity().sign(Purpose::NoiseKey, &key.0);
-    let low = Who { noise: Some(NoiseCertificate { key, signature }), ..honest };
-    let _peer = Peer::join(&scene.room, low.clone(), true).await?;
-    match scene.victim.peer(&low.name)?.connect().await {
-        Err(OpenError::NoPath { tried, .. }) if tried.contains("low order") => Ok(NotUsed),
-        other => bail!("{other:?}"),
-    }
 }

@@ -3,6 +3,7 @@
 //! Every row has a victim of its own, a user of the real library, and a hostile peer that the Room has introduced to
 //! it: as the one that dials, as the one that is dialled, or as both in turn.
 
+mod answers;
 mod bodies;
 mod calls;
 mod frames;
@@ -162,6 +163,7 @@ impl Scene {
 pub(crate) fn rows() -> Vec<PeerRow> {
     let parts = [
         handshakes::rows(),
+        answers::rows(),
         records::rows(),
         frames::rows(),
         calls::rows(),
