@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::pool::cut;
 use super::pushed::{Class, Full, Given, Placed, Progress};
 use super::retained::{Body, Retained};
 use super::waiting::{Entry, Lanes, Queue, Run, Waiting};
@@ -326,7 +327,12 @@ impl<R> Outbound<R> {
     fn keep<N: AsRef<[u8]>>(&mut self, number: u64, head: &Head<N>, body: Given<'_>) -> Waiting {
         let body = match body {
             Given::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
-            Given::Owned(bytes) => Bytes::from(std::mem::replace(bytes, self.retained.spare_body())),
+            Given::Owned(bytes) => {
+                let mut body = std::mem::replace(bytes, self.retained.spare_body());
+                let len = body.len();
+                cut(&mut body, len);
+                Bytes::from(body)
+            }
         };
         let waiting = Waiting { number, head: head.with_own_name(), body };
         self.waiting_bytes += waiting.cost() as usize;

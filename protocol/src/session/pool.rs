@@ -29,16 +29,23 @@ struct Pooled {
 }
 
 impl Pool {
-    /// An empty buffer for `len` bytes.
+    /// An empty buffer for a body of `len` bytes.
     pub(super) fn take(&self, len: usize) -> Vec<u8> {
-        let mut spare = self.lock();
-        match spare.buffers.pop() {
-            Some(buffer) => {
-                spare.bytes -= buffer.capacity();
-                if buffer.capacity() >= len { buffer } else { Vec::with_capacity(len) }
-            }
-            None => Vec::with_capacity(len),
+        let mut buffer = self.any();
+        if buffer.capacity() < len {
+            return Vec::with_capacity(len);
         }
+        // It may be held for long.
+        cut(&mut buffer, len);
+        buffer
+    }
+
+    /// An empty buffer, if there is one.
+    pub(super) fn any(&self) -> Vec<u8> {
+        let mut spare = self.lock();
+        let buffer = spare.buffers.pop().unwrap_or_default();
+        spare.bytes -= buffer.capacity();
+        buffer
     }
 
     /// The body, whose memory comes back when it is dropped.
@@ -58,6 +65,13 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, Spare> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives memory back, so that a body of `len` bytes holds at most twice what it is counted for.
+pub(super) fn cut(buffer: &mut Vec<u8>, len: usize) {
+    if buffer.capacity() / 2 > len {
+        buffer.shrink_to(len);
     }
 }
 
@@ -93,6 +107,11 @@ mod tests {
         assert_eq!((again.as_ptr(), again.len()), (lies_at, 0));
         pool.give(again);
         assert!(pool.take(200_000).capacity() >= 200_000);
+        pool.give(Vec::with_capacity(1_000_000));
+        assert!(
+            (40_000..=80_000).contains(&pool.take(40_000).capacity()),
+            "a small body may be held for long"
+        );
         for _ in 0..100 {
             pool.give(Vec::with_capacity(100_000));
             pool.give(Vec::with_capacity(LARGEST + 1));

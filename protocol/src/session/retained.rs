@@ -169,7 +169,7 @@ impl Retained {
 
     /// An empty buffer for a large body, if there is one.
     pub(super) fn spare_body(&mut self) -> Vec<u8> {
-        self.pool.take(0)
+        self.pool.any()
     }
 
     /// Puts another frame in the place of one that was never handed to a link. False if it was, so that the peer may

@@ -319,6 +319,24 @@ fn small_messages_arrive_together_in_little_memory_and_each_event_by_itself() {
     assert_eq!((frames, together.len()), (507, 3 + 13));
 }
 
+#[test]
+fn a_body_that_waits_holds_little_more_memory_than_it_is_counted_for() {
+    let mut c = Conversation::new(8 << 20);
+    let mut wait = || {
+        while let Placed::Sequenced(_) = c.push(&message(""), &[7; 1000], None).unwrap() {}
+        let mut buffer = Vec::with_capacity(1 << 20);
+        buffer.resize(5000, 8);
+        let placed = c.outbound.push(&message(""), Given::Owned(&mut buffer)).unwrap();
+        assert!(matches!(placed, Placed::Waiting(_)));
+        c.drain();
+        buffer
+    };
+    wait();
+    // In its place comes the memory of the one before, which was taken over.
+    let spare = wait();
+    assert!((5000..=10_000).contains(&spare.capacity()), "{}", spare.capacity());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Message { event: u8, len: usize },
