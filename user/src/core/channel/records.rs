@@ -152,7 +152,7 @@ impl<C, R> Channel<C, R> {
         }
         if self.inb.next() > before {
             self.owe_ack(plaintext.len(), now);
-        } else if header.seq.is_some() {
+        } else if header.seq.is_some() && before > 0 {
             // The peer sends what this side has had: its acknowledgement was lost.
             self.acked = 0;
             self.owe_ack(plaintext.len(), now);

@@ -9,7 +9,7 @@ use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::session::{Given, Placed};
-use parlor_protocol::wire::peer::Status;
+use parlor_protocol::wire::peer::{RecordHeader, Status};
 
 use super::{Channel, Event, LinkId, Stale, Terms};
 
@@ -599,4 +599,18 @@ fn a_peer_that_opens_link_after_link_has_eight() {
     assert_eq!(pair.a.link_ids().len(), 8);
     let ended = pair.seen_b.iter().filter(|e| matches!(e, Event::LinkEnded { .. })).count();
     assert_eq!(ended, 12);
+}
+
+#[test]
+fn who_numbered_nothing_is_owed_no_acknowledgement() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Lan).unwrap();
+    pair.settle();
+    let mut record = Vec::new();
+    RecordHeader { seq: Some(0), ..RecordHeader::default() }.write(&mut record);
+    pair.b.on_record(LinkId(1), &Bytes::from(record), pair.now, &mut pair.seen_b).unwrap();
+    pair.wait(Duration::from_millis(25));
+    let mut out = Vec::new();
+    let fills = (0..100).take_while(|_| pair.b.fill(LinkId(1), &mut out, false, pair.now).is_some());
+    assert_eq!(fills.count(), 0, "records without an end");
 }
