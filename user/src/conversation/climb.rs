@@ -39,7 +39,12 @@ impl Conversation {
     pub(super) async fn search(self: Arc<Self>, hub: Arc<Hub>) {
         let gone = self.lock().gone.clone();
         let result = tokio::select! {
-            () = gone.cancelled() => Err(OpenError::Offline(self.peer.clone())),
+            // It may have come back in the same breath.
+            () = gone.cancelled() => if hub.is_online(&self.peer) {
+                Ok(())
+            } else {
+                Err(OpenError::Offline(self.peer.clone()))
+            },
             result = self.seek(&hub) => result,
         };
         let now = clock::now();

@@ -195,3 +195,34 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parlor_protocol::identity::Identity;
+    use parlor_protocol::presence::Encryption;
+    use parlor_protocol::wire::control::Member;
+
+    use super::super::harness;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_left_and_is_back_in_one_word_of_the_room_is_looked_for_again() {
+        let (hub, mut told) = harness::foo(Encryption::On);
+        let bar = Member { name: "Bar".parse().unwrap(), identity: Identity::from_seed(&[2; 32]).public() };
+        let conversation = hub.conversation(&bar.name);
+        let (left, joined) = (bar.name.clone(), bar);
+        hub.on_room_event(RoomEvent::Roster(Roster {
+            joined: vec![joined.clone()],
+            left: Vec::new(),
+            complete: true,
+        }));
+        let waiting = Arc::clone(&conversation);
+        let linked = hub.tasks.spawn(async move { waiting.linked().await });
+        assert!(matches!(told.recv().await, Some(RoomCommand::Introduce { .. })));
+        let restarted = Roster { joined: vec![joined], left: vec![left], complete: true };
+        hub.on_room_event(RoomEvent::Roster(restarted));
+        let asked_again = tokio::time::timeout(Duration::from_secs(1), told.recv()).await;
+        assert!(matches!(asked_again, Ok(Some(RoomCommand::Introduce { .. }))));
+        assert!(!linked.is_finished());
+    }
+}
