@@ -179,7 +179,7 @@ impl Conversation {
             let news = self.room.notified();
             tokio::pin!(news);
             news.as_mut().enable();
-            if self.lock().channel.is_linked() {
+            if self.path().is_some() {
                 return;
             }
             news.await;

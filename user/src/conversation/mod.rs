@@ -258,11 +258,12 @@ impl Conversation {
             let changed = self.room.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.lock().channel.is_linked() {
+            // A link that only waits to say its last word is none.
+            if self.path().is_some() {
                 return Ok(());
             }
             self.ready().await?;
-            if self.lock().channel.is_linked() {
+            if self.path().is_some() {
                 return Ok(());
             }
             tokio::select! {

@@ -282,10 +282,14 @@ impl Keeper {
             return if wanted { Next::Wait(view.deadline) } else { Next::CallOff };
         }
         if !view.owed && self.phase != Phase::Opening {
-            self.awake = false;
             if self.phase == Phase::Ready {
                 self.phase = Phase::Closed;
             }
+            if !view.links.is_empty() {
+                // Its last word waits for a socket that takes no more: it may have to be given up.
+                return Next::Wait(view.deadline);
+            }
+            self.awake = false;
             return Next::Rest;
         }
         if let (Some(error), Some((_, since))) = (self.error.clone(), self.failing) {
@@ -552,6 +556,17 @@ mod tests {
         let error = OpenError::IdentityChanged { peer: "Bar".parse().unwrap(), pinned: key, seen: key };
         keeper.searched(Err(error.clone()), now);
         assert_eq!(keeper.decide(&owing(), true, now), Next::GiveUp(error));
+    }
+
+    #[test]
+    fn a_link_that_cannot_say_its_last_word_is_looked_after_until_it_is_gone() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        let dead = now + seconds(45);
+        let closing = View { links: vec![LAN], deadline: Some(dead), ..View::default() };
+        assert_eq!(keeper.decide(&closing, true, now), Next::Wait(Some(dead)));
+        assert_eq!(*keeper.phase(), Phase::Closed);
+        assert_eq!(keeper.decide(&View::default(), true, dead), Next::Rest);
     }
 
     #[test]
