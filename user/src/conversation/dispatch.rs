@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parlor_protocol::limits::CALLS_OUT;
 use parlor_protocol::name::EventName;
-use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::session::{Given, Messages};
 use parlor_protocol::wire::peer::Status;
@@ -51,19 +50,25 @@ impl Lane {
 impl Conversation {
     /// Acts on what the channel reported. Called without the lock.
     pub(super) fn dispatch(self: &Arc<Self>, events: &mut Events) {
+        let session = self.lock().session;
+        self.dispatch_of(session, events);
+    }
+
+    /// The same of what a record brought in this session, which may have ended since.
+    pub(super) fn dispatch_of(self: &Arc<Self>, session: u64, events: &mut Events) {
         let (mut interrupted, mut calls_ended) = (false, false);
         let (mut hub, mut polls) = (None, Polls::default());
         let mut hub = || hub.get_or_insert_with(|| self.hub().ok()).clone();
         for event in events.drain(..) {
             match event {
-                ChannelEvent::Messages(messages) => self.on_messages(hub(), messages),
+                ChannelEvent::Messages(messages) => self.on_messages(hub(), session, messages),
                 ChannelEvent::Call { call, timeout_ms, name, body } => {
                     if let Some(hub) = hub() {
-                        self.on_call(&hub, &mut polls, (call, timeout_ms), &name, body);
+                        self.on_call(&hub, &mut polls, (session, call), timeout_ms, &name, body);
                     }
                 }
                 ChannelEvent::Cancelled { call } => {
-                    if let Some(token) = self.lock().running.remove(&call) {
+                    if let Some(token) = self.lock().stop_running(session, call) {
                         token.cancel();
                     }
                 }
@@ -90,7 +95,8 @@ impl Conversation {
                 }
                 ChannelEvent::SessionReset { lost } => {
                     interrupted |= lost;
-                    self.on_reset();
+                    // Who waits for room among calls finds some, or no way to the peer.
+                    self.room.notify_waiters();
                 }
                 ChannelEvent::Room => self.room.notify_waiters(),
                 ChannelEvent::Pong { id, rung, rtt } => {
@@ -109,7 +115,7 @@ impl Conversation {
                     self.look.notify_one();
                 }
                 ChannelEvent::LinkEnded { link, code } => self.on_link_ended(link, code),
-                ChannelEvent::Ended { code, ours } => self.on_ended(code, ours),
+                ChannelEvent::Ended { code } => self.on_ended(code, session),
             }
         }
         polls.end();
@@ -155,11 +161,11 @@ impl Conversation {
     }
 
     /// The peer ended the channel: what it has not taken over is reported.
-    fn on_ended(self: &Arc<Self>, code: CloseCode, ours: Epoch) {
+    fn on_ended(self: &Arc<Self>, code: CloseCode, session: u64) {
         let mut events = Vec::new();
         let mut state = self.lock_keeper();
-        if state.channel.epoch() != ours {
-            // Another link brought the same news.
+        if state.session != session {
+            // Another link brought the same news, or the peer is back already.
             return;
         }
         state.interruption = closed_by_peer(code);
@@ -176,23 +182,9 @@ impl Conversation {
         self.look.notify_one();
     }
 
-    /// Nobody waits for the calls that run here.
-    fn on_reset(&self) {
-        let running = std::mem::take(&mut self.lock().running);
-        for token in running.into_values() {
-            token.cancel();
-        }
-        // Who waits for room among calls finds some, or no way to the peer.
-        self.room.notify_waiters();
-    }
-
-    fn on_messages(self: &Arc<Self>, hub: Option<Arc<Hub>>, messages: Messages) {
+    fn on_messages(self: &Arc<Self>, hub: Option<Arc<Hub>>, session: u64, messages: Messages) {
         let cost = messages.cost();
-        let session = {
-            let mut state = self.lock();
-            state.unread += cost;
-            state.session
-        };
+        self.lock().unread += cost;
         let Some(hub) = hub else { return };
         let event = match messages.event().map(event_name) {
             None => None,
@@ -250,13 +242,18 @@ impl Conversation {
         self: &Arc<Self>,
         hub: &Arc<Hub>,
         polls: &mut Polls,
-        (call, timeout_ms): (u32, u32),
+        (session, call): (u64, u32),
+        timeout_ms: u32,
         name: &Bytes,
         body: Bytes,
     ) {
-        let (session, running, again) = {
+        let (running, again) = {
             let state = self.lock();
-            (state.session, state.running.len(), state.running.contains_key(&call))
+            if state.session != session {
+                // Nobody waits for it any more.
+                return;
+            }
+            (state.running.len(), state.running.contains_key(&call))
         };
         if again {
             self.end(CloseCode::Unexpected, "the peer used the number of a call that still runs");
@@ -292,7 +289,7 @@ impl Conversation {
     }
 
     /// Answers when there is room. Until then the call counts as one that runs.
-    fn answer_later(
+    pub(super) fn answer_later(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
         (session, call): (u64, u32),
@@ -300,7 +297,9 @@ impl Conversation {
         body: Vec<u8>,
     ) {
         let token = hub.stop.child_token();
-        self.lock().running.insert(call, token.clone());
+        if !self.lock().start_running(session, call, &token) {
+            return;
+        }
         let this = Arc::clone(self);
         hub.tasks.spawn(async move {
             this.answer_when_there_is_room(session, call, status, body, &token).await;
@@ -317,7 +316,9 @@ impl Conversation {
         answering: Answering,
     ) {
         let token = hub.stop.child_token();
-        self.lock().running.insert(call, token.clone());
+        if !self.lock().start_running(session, call, &token) {
+            return;
+        }
         callback.running.fetch_add(1, Ordering::Relaxed);
         let this = Arc::clone(self);
         hub.tasks.spawn(async move {
@@ -377,7 +378,7 @@ impl Conversation {
         }
     }
 
-    async fn answer_when_there_is_room(
+    pub(super) async fn answer_when_there_is_room(
         self: &Arc<Self>,
         session: u64,
         call: u32,
@@ -392,7 +393,9 @@ impl Conversation {
             match self.try_answer(session, call, status, body) {
                 Ok(()) => {
                     let state = self.lock();
-                    self.sent(state, true);
+                    if state.session == session {
+                        self.sent(state, true);
+                    }
                     return;
                 }
                 Err((s, b)) => (status, body) = (s, b),

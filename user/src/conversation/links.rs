@@ -247,7 +247,7 @@ impl Conversation {
                 },
             };
             *now = clock::now();
-            let taken = {
+            let (taken, session) = {
                 let mut state = self.lock();
                 let taken = state.channel.on_record(link.id, &record, *now, events);
                 if taken.is_err() || !events.is_empty() {
@@ -256,10 +256,10 @@ impl Conversation {
                 self.settle(&mut state);
                 let answered = |event: &&_| matches!(event, ChannelEvent::Answered { .. });
                 state.crowd = events.iter().filter(answered).nth(1).is_some();
-                taken
+                (taken, state.session)
             };
             drop(record);
-            self.dispatch(events);
+            self.dispatch_of(session, events);
             match taken {
                 Ok(after) => {
                     if after.rekey {

@@ -11,6 +11,8 @@ mod climb;
 mod dispatch;
 mod keeper;
 mod links;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
@@ -83,7 +85,7 @@ struct State {
     session: u64,
     ended: VecDeque<(u64, Progress, String)>,
     interruption: String,
-    /// Calls of the peer that run in tasks of their own.
+    /// Calls of the peer in this session that run in tasks of their own, or whose answers wait for room.
     running: HashMap<u32, CancellationToken>,
     /// Messages by event that wait for their handler.
     lanes: HashMap<EventName, dispatch::Lane>,
@@ -380,6 +382,24 @@ impl State {
         }
         self.ended.push_back((self.session, progress, self.interruption.clone()));
         self.session += 1;
+        // Nobody waits for the calls that run here, and their numbers may be other calls' from now on.
+        for token in std::mem::take(&mut self.running).into_values() {
+            token.cancel();
+        }
+    }
+
+    /// A call of this session runs until this token is cancelled. False if the session is over.
+    fn start_running(&mut self, session: u64, call: u32, token: &CancellationToken) -> bool {
+        let there = self.session == session;
+        if there {
+            self.running.insert(call, token.clone());
+        }
+        there
+    }
+
+    /// The call of this session runs no more.
+    fn stop_running(&mut self, session: u64, call: u32) -> Option<CancellationToken> {
+        if self.session == session { self.running.remove(&call) } else { None }
     }
 }
 

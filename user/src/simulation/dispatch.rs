@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parlor_protocol::limits::{CALLS_RUNNING, RECEIVE_WINDOW};
-use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::session::Given;
 use parlor_protocol::wire::peer::Status;
@@ -92,17 +91,13 @@ impl World {
                     }
                     self.look(user, run, peer);
                 }
-                Event::Ended { code, ours } => self.on_ended(user, run, peer, code, ours),
+                Event::Ended { code } => self.on_ended(user, run, peer, code),
             }
         }
     }
 
     /// The peer ended the channel.
-    fn on_ended(&mut self, user: usize, run: u32, peer: usize, code: CloseCode, ours: Epoch) {
-        if self.conversation(user, run, peer).is_none_or(|c| c.channel.epoch() != ours) {
-            // Another link brought the same news.
-            return;
-        }
+    fn on_ended(&mut self, user: usize, run: u32, peer: usize, code: CloseCode) {
         note!(self, "{user}>{peer} is ended by the peer: {code}");
         let mut events = Vec::new();
         let Some(fresh) = self.fresh_epoch(user, run, peer) else { return };

@@ -74,8 +74,8 @@ pub(crate) enum Event<C, R> {
     Suspect { link: LinkId },
     /// This link ended. The shell drops it.
     LinkEnded { link: LinkId, code: CloseCode },
-    /// The peer ended the channel that this side knew under this epoch.
-    Ended { code: CloseCode, ours: Epoch },
+    /// The peer ended the channel.
+    Ended { code: CloseCode },
     /// A ping was answered.
     Pong { rung: Rung, id: u64, rtt: Duration },
     /// There is room in the send buffer again.

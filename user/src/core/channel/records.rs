@@ -213,7 +213,7 @@ impl<C, R> Channel<C, R> {
                 let code = CloseCode::from(take(&mut payload).map(u16::from_le_bytes)?);
                 after.closed = true;
                 if frame_kind == kind::END {
-                    events.push(Event::Ended { code, ours: self.ours });
+                    events.push(Event::Ended { code });
                 } else {
                     events.push(Event::LinkEnded { link: id, code });
                     self.unlink(id, now, events);

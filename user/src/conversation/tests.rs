@@ -1,0 +1,88 @@
+//! What one conversation does when its tasks run in an order that no test of two programs can bring about.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use parlor_protocol::identity::InstanceId;
+use parlor_protocol::noise::payload::{Epoch, LinkHello};
+use parlor_protocol::presence::Encryption;
+use parlor_protocol::refusal::CloseCode;
+use parlor_protocol::rung::Rung;
+use parlor_protocol::wire::peer::Status;
+use tokio_util::sync::CancellationToken;
+
+use super::Conversation;
+use crate::clock;
+use crate::core::channel::{Event, LinkId};
+use crate::hub::{Hub, harness};
+
+/// Foo's conversation with Bar, and its callback "wait" that never answers.
+fn foo_and_bar() -> (Arc<Hub>, Arc<Conversation>) {
+    let (hub, _) = harness::foo(Encryption::On);
+    let waits = |_, (): ()| std::future::pending::<Result<(), ()>>();
+    hub.callbacks.on_get("wait".parse().unwrap(), waits).forever();
+    let conversation = hub.conversation(&"Bar".parse().unwrap());
+    (hub, conversation)
+}
+
+fn call<C, R>(call: u32) -> Event<C, R> {
+    Event::Call { call, timeout_ms: 0, name: Bytes::from_static(b"wait"), body: Bytes::from_static(&[0xc0]) }
+}
+
+/// A channel with one link, which is to say its last word and has not.
+fn has_a_closing_link(conversation: &Conversation) {
+    let epoch = Epoch { instance: InstanceId([2; 16]), generation: 0 };
+    let hello = LinkHello { epoch, peer_epoch: None, recv_next: 0, max_body: 1024, features: 0 };
+    let (link, now, mut events) = (LinkId(1), clock::now(), Vec::new());
+    let mut state = conversation.lock();
+    let (_, terms) = state.channel.judge(&hello).unwrap();
+    state.channel.bind(link, Rung::Lan, &terms, now, &mut events).unwrap();
+    state.channel.close_link(link, CloseCode::Idle, now, &mut events);
+}
+
+fn running(conversation: &Conversation) -> HashMap<u32, CancellationToken> {
+    conversation.lock().running.clone()
+}
+
+#[tokio::test]
+async fn a_call_of_a_new_session_is_not_touched_by_what_is_told_of_the_one_before() {
+    let (hub, conversation) = foo_and_bar();
+    conversation.dispatch_of(0, &mut vec![call(7)]);
+    let before = running(&conversation);
+    conversation.lock().note_session_end();
+    assert!(before[&7].is_cancelled());
+
+    // Another task reads the new session's link before this one has told of the old session's end.
+    conversation.dispatch_of(1, &mut vec![call(7)]);
+    let told_late = [
+        Event::Cancelled { call: 7 },
+        call(8),
+        Event::Ended { code: CloseCode::Done },
+        Event::SessionReset { lost: false },
+    ];
+    conversation.dispatch_of(0, &mut Vec::from(told_late));
+    conversation.answer_later(&hub, (0, 9), Status::Ok, Vec::new());
+    let now = running(&conversation);
+    assert_eq!(now.keys().collect::<Vec<_>>(), [&7]);
+    assert!(!now[&7].is_cancelled());
+    assert_eq!(conversation.lock().session, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_waits_for_any_more_is_no_reason_to_look_for_the_peer() {
+    let (_hub, conversation) = foo_and_bar();
+    conversation.lock().note_session_end();
+    let token = CancellationToken::new();
+    conversation.answer_when_there_is_room(0, 7, Status::Ok, Vec::new(), &token).await;
+    assert!(conversation.is_at_rest());
+}
+
+#[tokio::test]
+async fn a_link_that_only_waits_to_say_its_last_word_is_no_way_to_the_peer() {
+    let (_hub, conversation) = foo_and_bar();
+    has_a_closing_link(&conversation);
+    // Who asks for a path would ask again at once, for ever.
+    assert_eq!(conversation.linked().now_or_never(), None);
+}
