@@ -52,6 +52,10 @@ impl Hub {
         let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
         let conversation = self.conversation(&known.peer);
         let from = arrival.from.ip();
+        // It may have come before the list: the listener runs first.
+        if self.blacklist.blocks(from) {
+            return Err("the address is banned".to_owned());
+        }
         let fits = |rung: &Rung| self.settings.rungs.contains(rung) && known.allows(*rung, from);
         let rungs: Vec<Rung> = DIRECT.iter().copied().filter(fits).collect();
         if rungs.is_empty() {
@@ -81,5 +85,37 @@ impl Hub {
             }
         });
         early.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use parlor_protocol::introduction::Cipher;
+    use parlor_protocol::presence::Encryption;
+
+    use super::super::harness;
+    use super::*;
+    use crate::net::blacklist::Blacklist;
+    use crate::net::dial::dial;
+    use crate::net::listener::{CheckKey, Listener};
+
+    #[tokio::test]
+    async fn who_came_before_the_list_of_banned_addresses_is_held_against_it() {
+        let (hub, _told) = harness::foo(Encryption::On);
+        let introduced = hub.know(harness::bar_asks(Cipher::ChaChaPoly, &[Rung::SameHost])).await.unwrap();
+        let (sender, mut arrivals) = mpsc::channel(1);
+        let (listener, nobody) = (Listener::bind(0).unwrap(), Blacklist::default());
+        let foo = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.port()));
+        let (tasks, stop) = (hub.tasks.clone(), hub.stop.clone());
+        hub.tasks.spawn(listener.run(sender, nobody.clone(), CheckKey::default(), tasks, stop));
+        let dialed = dial(foo, introduced.known.introduction.id, ANSWER, &nobody).await.unwrap();
+        let arrival = arrivals.recv().await.unwrap();
+        hub.blacklist.set(vec!["127.0.0.0/8".parse().unwrap()]);
+        // Else its handshake would be waited for, which never comes.
+        drop(dialed);
+        assert_eq!(hub.answer_arrival(arrival).await, Err("the address is banned".to_owned()));
+        hub.stop.cancel();
     }
 }
