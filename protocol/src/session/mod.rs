@@ -7,9 +7,10 @@
 //! reordered while both programs live, whichever links fail.
 //!
 //! Order: messages of one event arrive in the order in which they were sent. Everything whose body fits into
-//! one frame arrives in the order in which it was sent while the peer's receive window is open. Bodies longer
-//! than [`PIECE`](crate::limits::PIECE) travel in pieces, between which calls, answers and messages of *other*
-//! events pass.
+//! one frame arrives in the order in which it was sent while the peer's receive window is open, but for messages
+//! behind a longer body of their event. Bodies longer than [`PIECE`](crate::limits::PIECE) travel in pieces, between
+//! which calls and answers pass, and messages of *other* events while the window is open: a body as large as the
+//! window closes it from its beginning on.
 //!
 //! Bounds: [`Outbound`] holds at most its limit and one message more; messages beyond the peer's receive
 //! window wait there, calls do not wait behind them. [`Inbound`] takes at most the window and one message
