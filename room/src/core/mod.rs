@@ -5,7 +5,7 @@
 //! has one concern and can be read alone:
 //!
 //! - [`blacklist`], [`penalty`], [`door`]: which addresses may come in at all.
-//! - [`accounts`], [`admission`], [`tickets`]: who is let in under which name.
+//! - [`accounts`], [`admission`], [`tickets`]: who is let in under which name; [`line`]: who has its turn first.
 //! - [`directory`]: who is online, and what changed.
 //! - [`pairing`], [`checks`]: which paths two users have, and which addresses the Room looks at for that.
 //! - [`relay`]: which two links the Room splices.
@@ -24,6 +24,7 @@ pub mod coordinator;
 pub mod directory;
 pub mod door;
 pub mod fair;
+pub mod line;
 pub mod pairing;
 pub mod penalty;
 pub mod rate;
@@ -76,6 +77,14 @@ impl Source {
     /// The source as a network.
     pub fn net(self) -> IpNet {
         self.0
+    }
+
+    /// The v6 site that it is part of: one customer's network has up to 65,536 sources (RFC 6177).
+    pub fn site(self) -> Option<IpNet> {
+        match self.0 {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some(v6_net(net.addr(), 48)),
+        }
     }
 
     /// True if it cannot be reached from another machine.

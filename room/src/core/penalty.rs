@@ -195,7 +195,7 @@ impl Throttle {
 }
 
 /// Makes room for `key` in a full table: of a few entries the one that matters least goes.
-fn make_room<K: Hash + Eq + Clone, V, R: Ord>(
+pub(super) fn make_room<K: Hash + Eq + Clone, V, R: Ord>(
     table: &mut HashMap<K, V>,
     key: &K,
     capacity: usize,

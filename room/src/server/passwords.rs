@@ -1,10 +1,8 @@
 //! bcrypt on a few threads of its own, with a short queue: under a flood of logins the Room says `Busy` and stays
 //! itself.
 //!
-//! The queue is in order of [`Precedence`], and of arrival within it. When it is full, whoever comes takes the place
-//! of the last of a lower rank; so guessers wait for each other and not those who are known.
+//! Who is next, and who has to go when the queue is full, is decided in [`line`](crate::core::line).
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +13,8 @@ use tokio::time::timeout;
 
 use super::lock;
 use crate::core::admission::PasswordCheck;
-use crate::core::coordinator::{PasswordVerdict, Precedence};
+use crate::core::coordinator::PasswordVerdict;
+use crate::core::line::{Line, Precedence};
 
 /// When to come back after `Busy`: by then the queue has moved on.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -23,38 +22,37 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// So many at once and so many that wait.
 #[derive(Debug, Clone)]
 pub(crate) struct PasswordThreads {
-    line: Arc<Mutex<Line>>,
+    threads: Arc<Mutex<Threads>>,
     checked: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Threads {
     free: usize,
-    /// Highest rank first, and who came first first.
-    waiting: VecDeque<(Precedence, oneshot::Sender<Thread>)>,
-    most: usize,
+    /// Dropped, the end of a channel says that it is nobody's turn any more.
+    line: Line<oneshot::Sender<Thread>>,
 }
 
-/// The right to one thread. Whoever waits first has it next.
+/// The right to one thread. Whoever is next in line has it next.
 #[derive(Debug)]
 struct Thread {
-    line: Option<Arc<Mutex<Line>>>,
+    of: Option<Arc<Mutex<Threads>>>,
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        let Some(line) = self.line.take() else { return };
+        let Some(threads) = self.of.take() else { return };
         loop {
-            let mut locked = lock(&line);
-            let Some((_, next)) = locked.waiting.pop_front() else {
+            let mut locked = lock(&threads);
+            let Some(next) = locked.line.take() else {
                 locked.free += 1;
                 return;
             };
             drop(locked);
-            match next.send(Thread { line: Some(Arc::clone(&line)) }) {
+            match next.send(Thread { of: Some(Arc::clone(&threads)) }) {
                 Ok(()) => return,
                 // It has given up; the thread is for the one behind it.
-                Err(mut thread) => thread.line = None,
+                Err(mut thread) => thread.of = None,
             }
         }
     }
@@ -62,8 +60,8 @@ impl Drop for Thread {
 
 impl PasswordThreads {
     pub(crate) fn new(threads: usize, queue: usize) -> Self {
-        let line = Line { free: threads.max(1), waiting: VecDeque::new(), most: queue };
-        Self { line: Arc::new(Mutex::new(line)), checked: Arc::default() }
+        let threads = Threads { free: threads.max(1), line: Line::new(queue) };
+        Self { threads: Arc::new(Mutex::new(threads)), checked: Arc::default() }
     }
 
     /// Passwords verified so far.
@@ -100,42 +98,37 @@ impl PasswordThreads {
 
     async fn thread(&self, precedence: Precedence) -> Option<Thread> {
         let turn = {
-            let mut line = lock(&self.line);
-            if line.free > 0 {
-                line.free -= 1;
-                return Some(Thread { line: Some(Arc::clone(&self.line)) });
+            let mut threads = lock(&self.threads);
+            if threads.free > 0 {
+                threads.free -= 1;
+                return Some(Thread { of: Some(Arc::clone(&self.threads)) });
             }
-            line.join(precedence)?
+            threads.join(precedence)
         };
         timeout(BCRYPT_WAIT, turn).await.ok()?.ok()
     }
 }
 
-impl Line {
-    /// A place in it, if there is one.
-    fn join(&mut self, precedence: Precedence) -> Option<oneshot::Receiver<Thread>> {
-        self.waiting.retain(|(_, turn)| !turn.is_closed());
-        if self.waiting.len() >= self.most {
-            let (last, _) = self.waiting.back()?;
-            if *last >= precedence {
-                return None;
-            }
-            // Its end of the channel goes with it, which is how it hears of it.
-            self.waiting.pop_back();
-        }
+impl Threads {
+    /// A place in the line. Whoever has no place, or no longer one, hears of it by its channel.
+    fn join(&mut self, precedence: Precedence) -> oneshot::Receiver<Thread> {
+        self.line.retain(|turn| !turn.is_closed());
         let (turn, wait) = oneshot::channel();
-        let at = self.waiting.partition_point(|(other, _)| *other >= precedence);
-        self.waiting.insert(at, (precedence, turn));
-        Some(wait)
+        drop(self.line.join(precedence, turn));
+        wait
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use parlor_protocol::wire::control::Secret;
 
     use super::*;
     use crate::password::PasswordHash;
+
+    const STRANGER: Precedence = Precedence::Stranger(Reverse(0));
 
     fn check(password: &str) -> PasswordCheck {
         let hash = PasswordHash::make("123456", 10, [1; 16]).unwrap();
@@ -146,15 +139,15 @@ mod tests {
     async fn all_passwords_must_be_right() {
         let threads = PasswordThreads::new(1, 1);
         assert_eq!(
-            threads.verify(vec![check("123456"), check("123456")], Precedence::Stranger, || false).await,
+            threads.verify(vec![check("123456"), check("123456")], STRANGER, || false).await,
             PasswordVerdict::Right
         );
         assert_eq!(
-            threads.verify(vec![check("123456"), check("x")], Precedence::Stranger, || false).await,
+            threads.verify(vec![check("123456"), check("x")], STRANGER, || false).await,
             PasswordVerdict::Wrong
         );
         assert_eq!(
-            threads.verify(vec![check("x"), check("123456")], Precedence::Stranger, || false).await,
+            threads.verify(vec![check("x"), check("123456")], STRANGER, || false).await,
             PasswordVerdict::Wrong
         );
         assert_eq!(threads.checked(), 6);
@@ -163,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn with_a_full_queue_the_answer_is_busy_at_once() {
         let threads = PasswordThreads::new(1, 0);
-        let _somebody = threads.thread(Precedence::Suspect).await.unwrap();
+        let _somebody = threads.thread(STRANGER).await.unwrap();
         let verdict = threads.verify(vec![check("123456")], Precedence::Known, || false).await;
         assert_eq!(verdict, PasswordVerdict::Busy { retry_after: RETRY_AFTER });
     }
@@ -171,60 +164,21 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_not_verified() {
         let threads = PasswordThreads::new(1, 1);
-        assert_eq!(
-            threads.verify(vec![check("x")], Precedence::Stranger, || true).await,
-            PasswordVerdict::Skipped
-        );
+        assert_eq!(threads.verify(vec![check("x")], STRANGER, || true).await, PasswordVerdict::Skipped);
         assert_eq!(threads.checked(), 0);
     }
 
-    /// Those who wait, in the order in which they get the one thread; and how many were sent away.
-    fn served(queue: usize, who: &[(u8, Precedence)]) -> (Vec<u8>, usize) {
-        let threads = PasswordThreads::new(1, queue);
-        lock(&threads.line).free = 0;
-        let mut thread = Some(Thread { line: Some(Arc::clone(&threads.line)) });
-        let mut waits: Vec<_> = who
-            .iter()
-            .filter_map(|(number, rank)| Some((*number, lock(&threads.line).join(*rank)?)))
-            .collect();
-        let (mut order, all) = (Vec::new(), who.len());
-        while let Some(free) = thread.take() {
-            drop(free);
-            for (number, wait) in &mut waits {
-                if let Ok(next) = wait.try_recv() {
-                    order.push(*number);
-                    thread = Some(next);
-                }
-            }
-        }
-        let away = all - order.len();
-        assert_eq!(lock(&threads.line).free, 1);
-        (order, away)
-    }
-
     #[test]
-    fn who_is_known_goes_before_strangers_and_those_before_who_has_failed() {
-        use Precedence::{Known, Stranger, Suspect};
-        let who = [(1, Suspect), (2, Stranger), (3, Known), (4, Stranger), (5, Known), (6, Suspect)];
-        assert_eq!(served(9, &who), (vec![3, 5, 2, 4, 1, 6], 0));
-    }
-
-    #[test]
-    fn in_a_full_queue_a_higher_rank_takes_the_place_of_the_last_of_the_lowest() {
-        use Precedence::{Known, Stranger, Suspect};
-        let who =
-            [(1, Suspect), (2, Suspect), (3, Stranger), (4, Known), (5, Stranger), (6, Suspect), (7, Known)];
-        assert_eq!(served(2, &who), (vec![4, 7], 5));
-    }
-
-    #[test]
-    fn who_has_given_up_is_passed_over() {
-        let threads = PasswordThreads::new(1, 9);
-        lock(&threads.line).free = 0;
-        let gone = lock(&threads.line).join(Precedence::Known);
-        let mut patient = lock(&threads.line).join(Precedence::Suspect).unwrap();
+    fn the_next_in_line_has_the_thread_and_who_lost_its_place_or_has_given_up_is_passed_over() {
+        let threads = PasswordThreads::new(1, 2);
+        lock(&threads.threads).free = 0;
+        let join = |precedence| lock(&threads.threads).join(precedence);
+        let mut displaced = join(STRANGER);
+        let (gone, mut patient) = (join(Precedence::Known), join(STRANGER));
+        assert_eq!(displaced.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
         drop(gone);
-        drop(Thread { line: Some(Arc::clone(&threads.line)) });
-        assert!(patient.try_recv().is_ok());
+        drop(Thread { of: Some(Arc::clone(&threads.threads)) });
+        drop(patient.try_recv().unwrap());
+        assert_eq!(lock(&threads.threads).free, 1);
     }
 }

@@ -1,5 +1,6 @@
 //! From hello to welcome.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,12 +12,11 @@ use parlor_protocol::wire::control::{
     Credentials, Features, Hello, HelloReply, Login, ToUser, VERSION, Welcome,
 };
 
-use super::{
-    Attempt, BLACKLIST_HANDED_OUT, Binding, Command, Coordinator, PasswordVerdict, Precedence, Stage,
-};
+use super::{Attempt, BLACKLIST_HANDED_OUT, Binding, Command, Coordinator, PasswordVerdict, Stage};
 use crate::core::admission::{Newcomer, Refused, Step};
 use crate::core::directory::{Reach, Session};
 use crate::core::fair::FairBucket;
+use crate::core::line::Precedence;
 use crate::core::penalty::{Offence, Verdict};
 use crate::core::rate::TokenBucket;
 use crate::core::{ConnId, Now, Source};
@@ -90,7 +90,8 @@ impl Coordinator {
                 at.refuse(Refused::freely(refusal, "too many failed logins"))
             }
             _ if guesses && self.checks_too_much(source) => {
-                // That was no attempt.
+                // That was no attempt, but it has asked.
+                self.asks.note(source, now.instant);
                 let refusal = LoginRefusal::Busy { retry_after_ms: CHECKS_RETRY_MS };
                 out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
                 return;
@@ -110,20 +111,30 @@ impl Coordinator {
         self.attempts.values().filter(|attempt| Source::of(attempt.from.ip()) == source).count()
     }
 
-    /// One login of an account at a time goes before others, so that whoever owns one cannot keep all threads busy. A
-    /// name without an account ranks as one with an account does.
-    fn precedence(&self, source: Source, name: &UserName, identity: PublicIdentity, now: Now) -> Precedence {
+    /// Whose turn it is before whose. One login of an account at a time goes before others, so that whoever owns one cannot
+    /// keep all threads busy. A name without an account ranks as one with an account does.
+    fn precedence(
+        &mut self,
+        source: Source,
+        name: &UserName,
+        identity: PublicIdentity,
+        now: Now,
+    ) -> Precedence {
         let owner = self.accounts.get(name).is_some() && self.accounts.binding(name) == Some(identity);
         let first = |attempt: &Attempt| attempt.precedence != Precedence::Known || attempt.name != *name;
         if owner
             && self.attempts.values().all(first)
             && !self.throttle.has_failures(source, name, now.instant)
         {
-            Precedence::Known
-        } else if self.penalties.has_score(source, now.instant) || self.checks_of(source) > 0 {
-            Precedence::Suspect
+            return Precedence::Known;
+        }
+        let asked = Reverse(self.asks.note(source, now.instant));
+        if self.penalties.has_score(source, now.instant) {
+            Precedence::Suspect(asked)
+        } else if self.directory.from_source(source) > 0 {
+            Precedence::Neighbour(asked)
         } else {
-            Precedence::Stranger
+            Precedence::Stranger(asked)
         }
     }
 
@@ -246,6 +257,10 @@ impl Coordinator {
             && kept
         {
             self.accounts.bind(name, Some(binding.identity));
+            if let Some(connection) = self.connections.get(&conn) {
+                // Each account does that once; who could do it again and again could ask at will.
+                self.asks.forget(Source::of(connection.from.ip()));
+            }
         }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         if !matches!(connection.stage, Stage::Binding { .. }) {

@@ -14,6 +14,7 @@ use parlor_protocol::wire::control::{Closing, RelayToken, ToRoom, ToUser};
 use crate::admin::{AdminRequest, AdminResponse};
 use crate::core::admission::PasswordCheck;
 use crate::core::blacklist::Blacklist;
+use crate::core::line::Precedence;
 use crate::core::penalty::Offence;
 use crate::core::relay::PairId;
 use crate::core::{ConnId, LinkId, Source};
@@ -113,17 +114,6 @@ pub enum Input {
     Tick,
     /// The Room is to stop.
     Drain,
-}
-
-/// Who goes first where there are more logins than threads to verify passwords; the higher, the earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Precedence {
-    /// Its address has failed lately, or has another login under way.
-    Suspect,
-    /// Nothing is known of it.
-    Stranger,
-    /// It has proved the identity that the account belongs to: no guesser can.
-    Known,
 }
 
 /// What bcrypt says.

@@ -21,12 +21,13 @@ use parlor_protocol::name::UserName;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Closing, ToRoom, ToUser};
 
-pub use self::messages::{CallId, Command, Input, PasswordVerdict, Precedence};
+pub use self::messages::{CallId, Command, Input, PasswordVerdict};
 use super::accounts::Accounts;
 use super::admission::{AwaitHello, AwaitLogin, Checking, Newcomer};
 use super::blacklist::{Banned, Blacklist};
 use super::checks::Checks;
 use super::directory::Directory;
+use super::line::{Asks, Precedence};
 use super::penalty::{Offence, Penalties, Throttle};
 use super::relay::Relay;
 use super::tickets::Tickets;
@@ -72,6 +73,7 @@ pub struct Coordinator {
     blacklist: Blacklist,
     penalties: Penalties,
     throttle: Throttle,
+    asks: Asks,
     relay: Relay,
     checks: Checks,
     totals: Totals,
@@ -170,6 +172,7 @@ impl Coordinator {
             blacklist: Blacklist::new(&blacklist, loaded.bans),
             penalties: Penalties::new(limits.ban_forever_after),
             throttle: Throttle::default(),
+            asks: Asks::default(),
             relay: Relay::new(limits.relay.pairs_per_user, limits.relay.pairs_total),
             checks: Checks::default(),
             totals: Totals::default(),

@@ -313,6 +313,7 @@ impl Coordinator {
             self.tickets.expire(now.unix);
             self.penalties.forget_old(now.instant);
             self.throttle.forget_old(now.instant);
+            self.asks.forget_old(now.instant);
             self.keep_tickets(out);
         }
     }

@@ -1,4 +1,8 @@
+use std::cmp::Reverse;
+
 use super::*;
+
+const STRANGER: Precedence = Precedence::Stranger(Reverse(0));
 
 #[test]
 fn a_late_answer_of_bcrypt_for_a_departed_connection_is_dropped() {
@@ -290,7 +294,7 @@ fn an_address_that_is_kept_out_guesses_no_further_on_connections_that_it_had_bef
 }
 
 #[test]
-fn who_proves_the_accounts_identity_is_verified_before_strangers_and_those_before_who_has_failed() {
+fn who_proves_the_accounts_identity_is_verified_first_and_then_whose_address_has_asked_least() {
     let mut world = World::new(&["Foo", "Bar"]);
     let rank = |told: &[Command]| {
         told.iter().find_map(|command| match command {
@@ -300,7 +304,7 @@ fn who_proves_the_accounts_identity_is_verified_before_strangers_and_those_befor
     };
     world.open(1, "192.0.2.1:1");
     let first = world.frame(1, login("Foo", 1, password()));
-    assert_eq!(rank(&first), Some(Precedence::Stranger));
+    assert_eq!(rank(&first), Some(STRANGER));
     world.right(1, check(&first).unwrap());
     let mut try_from = |conn: u64, from: &str, name: &str, seed: u8| {
         world.open(conn, from);
@@ -309,13 +313,25 @@ fn who_proves_the_accounts_identity_is_verified_before_strangers_and_those_befor
     };
     let (known, attempt) = try_from(2, "192.0.2.2:1", "Foo", 1);
     assert_eq!(known, Some(Precedence::Known));
-    // One at a time; another identity than the account's ranks as a name that nobody has; a second from an address waits.
-    assert_eq!(try_from(7, "192.0.2.2:1", "Bar", 1).0, Some(Precedence::Suspect));
-    assert_eq!(try_from(3, "192.0.2.3:1", "Foo", 1).0, Some(Precedence::Stranger));
-    assert_eq!(try_from(4, "192.0.2.4:1", "Foo", 4).0, Some(Precedence::Stranger));
-    assert_eq!(try_from(5, "192.0.2.5:1", "nobody", 4).0, Some(Precedence::Stranger));
+    // One at a time; another identity than the account's ranks as a name that nobody has.
+    assert_eq!(try_from(3, "192.0.2.3:1", "Foo", 1).0, Some(STRANGER));
+    assert_eq!(try_from(4, "192.0.2.4:1", "Foo", 4).0, Some(STRANGER));
+    assert_eq!(try_from(5, "192.0.2.5:1", "nobody", 4).0, Some(STRANGER));
+    // An address asks less often than another, whatever the names; where an account began is as one that never asked.
+    assert_eq!(try_from(6, "192.0.2.5:1", "Bar", 1).0, Some(Precedence::Stranger(Reverse(1))));
+    assert_eq!(try_from(7, "192.0.2.5:1", "Bar", 1), (None, None), "two at once, and that it asked counts");
+    assert_eq!(try_from(8, "192.0.2.2:1", "Bar", 1).0, Some(STRANGER));
+    assert_eq!(try_from(9, "192.0.2.1:1", "Bar", 1).0, Some(Precedence::Neighbour(Reverse(0))));
     let attempt = attempt.unwrap();
     world.handle(Input::PasswordsChecked { conn: ConnId(2), attempt, verdict: PasswordVerdict::Wrong });
     let again = world.frame(2, login("Foo", 1, password()));
-    assert_eq!(rank(&again), Some(Precedence::Suspect), "it has just failed");
+    assert_eq!(rank(&again), Some(Precedence::Suspect(Reverse(1))), "it has just failed");
+    world.handle(Input::Closed { conn: ConnId(5) });
+    for attempt in world.room.attempts.keys().copied().collect::<Vec<_>>() {
+        let input = Input::PasswordsChecked { conn: ConnId(99), attempt, verdict: PasswordVerdict::Skipped };
+        world.handle(input);
+    }
+    world.open(10, "192.0.2.5:1");
+    let third = world.frame(10, login("Bar", 1, password()));
+    assert_eq!(rank(&third), Some(Precedence::Stranger(Reverse(3))));
 }

@@ -1,0 +1,233 @@
+//! Who has its password verified next, where there are more logins than threads for that.
+//!
+//! A login's place depends on what is known of it and of the address it comes from, never on whether its name has an
+//! account: a name that nobody has waits exactly as long as one that somebody has.
+//!
+//! - Who has proved the identity that its account belongs to goes first, in order of arrival: no guesser can.
+//! - Then addresses from which somebody is logged in, then the others, and last those with a score; and among these
+//!   whoever has asked least often lately. So an address that asks sixty times stands behind everybody who asks once,
+//!   and all addresses have one turn before any has two.
+//! - Among those that have asked equally often the newest goes first. Where more ask than can be verified, most
+//!   of those that have waited for long wait in vain, whatever the order: newest first, the others are served at once
+//!   (known from overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue 13(8), 2015).
+//!
+//! So who is nobody yet and comes to a Room under siege is served before everybody who has asked before, however many
+//! those are. What holds it up is a flow of addresses that have *not* asked within [`REMEMBERED`], of more a second than
+//! the Room verifies passwords: nothing tells it from those.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use parlor_protocol::limits::PENALTY_TABLE;
+
+use super::Source;
+use super::penalty::make_room;
+
+/// Who goes first; the higher, the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precedence {
+    /// Its address has a score.
+    Suspect(Reverse<u32>),
+    /// Nothing is held against it. So often has its address asked before.
+    Stranger(Reverse<u32>),
+    /// Nothing is held against its address, and somebody from there is logged in.
+    Neighbour(Reverse<u32>),
+    /// It has proved the identity that the account belongs to.
+    Known,
+}
+
+/// Those that wait, of which there are so many at most.
+#[derive(Debug)]
+pub struct Line<T> {
+    /// In order: who is next comes last.
+    waiting: Vec<(Precedence, T)>,
+    most: usize,
+}
+
+impl<T> Line<T> {
+    /// A line in which `most` can wait.
+    pub fn new(most: usize) -> Self {
+        Self { waiting: Vec::new(), most }
+    }
+
+    /// Has it wait, and says who has to go for want of a place: whoever is last, and that may be who came.
+    #[must_use]
+    pub fn join(&mut self, precedence: Precedence, who: T) -> Option<T> {
+        let at = self.waiting.partition_point(|(other, _)| match precedence {
+            Precedence::Known => *other < precedence,
+            Precedence::Suspect(_) | Precedence::Stranger(_) | Precedence::Neighbour(_) => {
+                *other <= precedence
+            }
+        });
+        self.waiting.insert(at, (precedence, who));
+        (self.waiting.len() > self.most).then(|| self.waiting.remove(0).1)
+    }
+
+    /// Whose turn it is.
+    pub fn take(&mut self) -> Option<T> {
+        self.waiting.pop().map(|(_, who)| who)
+    }
+
+    /// Lets those go that need not wait any longer.
+    pub fn retain(&mut self, mut waits: impl FnMut(&T) -> bool) {
+        self.waiting.retain(|(_, who)| waits(who));
+    }
+}
+
+/// An address that has not asked for this long asks for the first time again.
+pub const REMEMBERED: Duration = Duration::from_mins(10);
+/// What so many addresses of one v6 site ask, each of them asks once: a site of 65,536 is easily had.
+const OF_ONE_SITE: u32 = 16;
+
+/// How often addresses have asked lately.
+#[derive(Debug, Default)]
+pub struct Asks {
+    of: HashMap<IpNet, Asked>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    times: u32,
+    last: Instant,
+}
+
+impl Asks {
+    /// Notes that somebody at `source` asks, and says how often it has before.
+    pub fn note(&mut self, source: Source, now: Instant) -> u32 {
+        let own = self.count(source.net(), now);
+        source.site().map_or(own, |site| own.max(self.count(site, now) / OF_ONE_SITE))
+    }
+
+    fn count(&mut self, net: IpNet, now: Instant) -> u32 {
+        make_room(&mut self.of, &net, PENALTY_TABLE, |asked| asked.last);
+        let asked = self.of.entry(net).or_insert(Asked { times: 0, last: now });
+        if now >= asked.last + REMEMBERED {
+            asked.times = 0;
+        }
+        let before = asked.times;
+        *asked = Asked { times: before.saturating_add(1), last: now };
+        before
+    }
+
+    /// Somebody at `source` has shown that it belongs here.
+    pub fn forget(&mut self, source: Source) {
+        self.of.remove(&source.net());
+    }
+
+    /// Forgets who has not asked for long.
+    pub fn forget_old(&mut self, now: Instant) {
+        self.of.retain(|_, asked| now < asked.last + REMEMBERED);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a starting point for made-up times")]
+mod tests {
+    use super::Precedence::Known;
+    use super::*;
+
+    fn stranger(asked: u32) -> Precedence {
+        Precedence::Stranger(Reverse(asked))
+    }
+
+    fn suspect(asked: u32) -> Precedence {
+        Precedence::Suspect(Reverse(asked))
+    }
+
+    fn source(text: &str) -> Source {
+        Source::of(text.parse().unwrap())
+    }
+
+    /// Those who come, in the order in which it is their turn; and who was sent away, in that order.
+    fn served(most: usize, who: &[(u32, Precedence)]) -> (Vec<u32>, Vec<u32>) {
+        let mut line = Line::new(most);
+        let away = who.iter().filter_map(|(number, precedence)| line.join(*precedence, *number)).collect();
+        (std::iter::from_fn(|| line.take()).collect(), away)
+    }
+
+    #[test]
+    fn who_is_known_goes_before_its_neighbours_those_before_strangers_and_those_before_who_has_a_score() {
+        let neighbour = Precedence::Neighbour(Reverse(9));
+        let who =
+            [(1, suspect(0)), (2, stranger(9)), (3, Known), (4, stranger(0)), (5, Known), (6, neighbour)];
+        assert_eq!(served(9, &who), (vec![3, 5, 6, 4, 2, 1], vec![]));
+    }
+
+    #[test]
+    fn all_have_one_turn_before_any_has_two_and_the_newest_goes_first() {
+        let who = [(1, stranger(0)), (2, stranger(1)), (3, stranger(0)), (4, stranger(2)), (5, stranger(1))];
+        assert_eq!(served(9, &who), (vec![3, 1, 5, 2, 4], vec![]));
+    }
+
+    #[test]
+    fn in_a_full_line_whoever_is_last_has_to_go_and_that_may_be_who_came() {
+        let who = [(1, stranger(0)), (2, stranger(3)), (3, stranger(4)), (4, stranger(0)), (5, Known)];
+        assert_eq!(served(2, &who), (vec![5, 4], vec![3, 2, 1]));
+        assert_eq!(served(0, &[(1, Known)]), (vec![], vec![1]));
+        assert_eq!(served(1, &[(1, Known), (2, Known)]), (vec![1], vec![2]), "the known are served in order");
+    }
+
+    #[test]
+    fn an_address_that_asks_again_and_again_stands_behind_one_that_asks_once() {
+        let (mut asks, mut line, now) = (Asks::default(), Line::new(32), Instant::now());
+        for n in 0..60 {
+            let asked = asks.note(source("192.0.2.1"), now);
+            let _ = line.join(stranger(asked), n);
+        }
+        let asked = asks.note(source("192.0.2.2"), now);
+        assert!(line.join(stranger(asked), 100).is_some_and(|who| who < 60));
+        let order: Vec<u32> = std::iter::from_fn(|| line.take()).collect();
+        assert_eq!(order[..3], [100, 0, 1][..], "of two that ask for the first time, the newer goes first");
+    }
+
+    #[test]
+    fn five_hundred_addresses_that_keep_asking_hold_up_nobody_who_asks_for_the_first_time() {
+        let (mut asks, mut line, mut now) = (Asks::default(), Line::new(32), Instant::now());
+        let attacker = |n: u32| source(&std::net::Ipv4Addr::from(0xc612_0000 + n).to_string());
+        for round in 0..20 {
+            for n in 0..500 {
+                let asked = asks.note(attacker(n), now);
+                let _ = line.join(stranger(asked), Some(n));
+            }
+            let asked = asks.note(source(&format!("192.0.2.{round}")), now);
+            assert_eq!(line.join(stranger(asked), None).map(|away| away.is_some()), Some(true));
+            assert_eq!(line.take(), Some(None), "in round {round}");
+            now += Duration::from_secs(20);
+        }
+    }
+
+    #[test]
+    fn asks_are_forgotten_when_none_came_for_long_and_when_an_account_begins_there() {
+        let (mut asks, start) = (Asks::default(), Instant::now());
+        let (first, other) = (source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!([0, 1, 2].map(|_| asks.note(first, start)), [0, 1, 2]);
+        assert_eq!(asks.note(other, start), 0);
+        asks.forget(first);
+        assert_eq!([asks.note(first, start), asks.note(other, start)], [0, 1]);
+        let (soon, later) = (start + Duration::from_mins(9), start + REMEMBERED);
+        assert_eq!(asks.note(other, soon), 2);
+        assert_eq!(asks.note(first, later), 0);
+        asks.forget_old(later + REMEMBERED);
+        assert!(asks.of.is_empty());
+    }
+
+    #[test]
+    fn a_v6_site_with_very_many_addresses_is_found_out() {
+        let (mut asks, now) = (Asks::default(), Instant::now());
+        let of_the_site = |n: u32| source(&format!("2001:db8:1:{n:x}::1"));
+        let asked: Vec<u32> = (0..64).map(|n| asks.note(of_the_site(n), now)).collect();
+        assert_eq!([asked[0], asked[15], asked[16], asked[63]], [0, 0, 1, 3]);
+        assert_eq!(asks.note(source("2001:db8:2::1"), now), 0, "another site");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut asks, now) = (Asks::default(), Instant::now());
+        for n in 0..PENALTY_TABLE as u32 + 100 {
+            asks.note(Source::of(std::net::Ipv4Addr::from(n).into()), now);
+        }
+        assert_eq!(asks.of.len(), PENALTY_TABLE);
+    }
+}
