@@ -97,7 +97,7 @@ pub(crate) async fn serve(
         // The last word is written, or nothing can be written any more.
         _ = &mut writer => Ended::Written,
         // It was refused, and its place is wanted by another.
-        () = goes.cancelled() => Ended::Gone,
+        () = goes.cancelled() => Ended::Displaced,
     };
     Box::pin(end(&shared, conn, ended, &mut reader, &outbox, writer)).await;
 }
@@ -113,6 +113,12 @@ async fn end(
     match ended {
         Ended::Gone => {
             outbox.abandon();
+            shared.tell(Event::Core(Input::Closed { conn })).await;
+            let _ = writer.await;
+        }
+        Ended::Displaced => {
+            // Its refusal may be under way, and says when to come back.
+            outbox.finish();
             shared.tell(Event::Core(Input::Closed { conn })).await;
             let _ = writer.await;
         }
@@ -152,6 +158,8 @@ enum Ended {
     Written,
     /// The user is gone.
     Gone,
+    /// Its place at the door is another's.
+    Displaced,
     /// It broke the rules.
     Broken(CloseCode),
 }

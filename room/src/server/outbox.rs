@@ -79,6 +79,12 @@ impl Outbox {
         self.end();
     }
 
+    /// Ends with what waits, and no word more.
+    pub(crate) fn finish(&self) {
+        lock(&self.shared.queue).ended = true;
+        self.end();
+    }
+
     /// Ends without a word: the connection is gone.
     pub(crate) fn abandon(&self) {
         let mut queue = lock(&self.shared.queue);
@@ -163,5 +169,10 @@ mod tests {
         let frames = outbox.next().await.unwrap();
         assert_eq!(frames, [Bytes::from_static(b"one"), closing_frame(CloseCode::Done, None)]);
         assert!(outbox.next().await.is_none());
+        let displaced = Outbox::default();
+        displaced.push(Bytes::from_static(b"come back later"));
+        displaced.finish();
+        assert_eq!(displaced.next().await.unwrap(), [Bytes::from_static(b"come back later")]);
+        assert!(displaced.next().await.is_none());
     }
 }
