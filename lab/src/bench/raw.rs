@@ -8,11 +8,13 @@
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use parlor_user::protocol::introduction::Cipher;
+use socket2::SockRef;
 
 use super::client::IN_FLIGHT;
 use super::report::float;
@@ -37,11 +39,21 @@ pub(super) fn address(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// Gives a socket what Parlor's own have within a host: no waiting for more to send, and a congestion control that does
+/// not pace, whatever the system's default is. What is compared is then the work alone.
+pub(super) fn set_up(socket: &impl AsFd) -> Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_congestion(b"reno")?;
+    Ok(())
+}
+
 /// Serves connections for ever, a thread each.
 pub(super) fn serve(listener: &TcpListener) -> Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
-        stream.set_nodelay(true)?;
+        set_up(&stream)?;
         // It ends with its connection. That one broke is the client's news.
         thread::spawn(move || serve_one(stream));
     }
@@ -112,7 +124,7 @@ impl Counter {
 /// A connection for one purpose.
 pub(super) fn open(to: SocketAddr, wanted: u8) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
-    stream.set_nodelay(true)?;
+    set_up(&stream)?;
     stream.write_all(&[wanted])?;
     Ok(stream)
 }

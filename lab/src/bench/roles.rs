@@ -81,10 +81,10 @@ async fn copy(to: u16) -> Result<()> {
     loop {
         let (mut near, _) = listener.accept().await?;
         pairs.spawn(async move {
-            near.set_nodelay(true)?;
+            raw::set_up(&near)?;
             let mut far = tokio::net::TcpStream::connect(raw::address(to)).await?;
-            far.set_nodelay(true)?;
-            copy_bidirectional_with_sizes(&mut near, &mut far, COPY, COPY).await
+            raw::set_up(&far)?;
+            anyhow::Ok(copy_bidirectional_with_sizes(&mut near, &mut far, COPY, COPY).await?)
         });
     }
 }
