@@ -11,6 +11,7 @@ use parlor_protocol::refusal::LoginRefusal;
 use parlor_protocol::wire::control::{Credentials, Hello, Login, Secret, VERSION, login_proof_message};
 
 use super::accounts::Accounts;
+use super::certificates::Certificates;
 use super::penalty::Offence;
 use super::tickets::Tickets;
 use crate::password::PasswordHash;
@@ -125,12 +126,13 @@ impl AwaitLogin {
         exporter: &[u8; 32],
         accounts: &Accounts,
         tickets: &Tickets,
+        certificates: &Certificates,
         unix: u64,
     ) -> Step {
         self.attempts += 1;
         let message = login_proof_message(exporter, &login.name);
         let proven = login.identity.verify(Purpose::LoginProof, &message, &login.proof).is_ok()
-            && login.noise.verify(&login.identity).is_ok();
+            && certificates.is_good(&login.identity, &login.noise);
         if !proven {
             return self.refuse(Refused::wrong(LoginRefusal::Proof, "a proof that does not match"));
         }
@@ -273,7 +275,7 @@ mod tests {
     }
 
     fn step(login: Box<Login>, accounts: &Accounts) -> Step {
-        ready().login(login, &EXPORTER, accounts, &Tickets::default(), 0)
+        ready().login(login, &EXPORTER, accounts, &Tickets::default(), &Certificates::default(), 0)
     }
 
     fn refusal(step: Step) -> (LoginRefusal, Option<Offence>, bool) {
@@ -360,18 +362,20 @@ mod tests {
         let identity = Identity::from_seed(&[1; 32]).public();
         let ticket = tickets.issue([3; 32], &accounts.to_prove(&name), &name, identity, 0);
         let good = login("Foo", Credentials::Ticket(ticket.secret), None);
-        let step = ready().login(good, &EXPORTER, &accounts, &tickets, 0);
+        let certificates = Certificates::default();
+        let step = ready().login(good, &EXPORTER, &accounts, &tickets, &certificates, 0);
         assert!(matches!(step, Step::Admit(Newcomer { resumed: true, .. })));
         let bad = login("Foo", Credentials::Ticket(TicketSecret([4; 32])), None);
-        let step = ready().login(bad, &EXPORTER, &accounts, &tickets, 0);
+        let step = ready().login(bad, &EXPORTER, &accounts, &tickets, &certificates, 0);
         assert_eq!(refusal(step), (LoginRefusal::Ticket, None, true));
     }
 
     #[test]
     fn a_proof_from_another_connection_or_for_another_name_is_refused() {
         let open = accounts(&[], false);
-        let replayed =
-            ready().login(login("Foo", Credentials::Open, None), &[6; 32], &open, &Tickets::default(), 0);
+        let (tickets, certificates) = (Tickets::default(), Certificates::default());
+        let sent = login("Foo", Credentials::Open, None);
+        let replayed = ready().login(sent, &[6; 32], &open, &tickets, &certificates, 0);
         assert_eq!(refusal(replayed).0, LoginRefusal::Proof);
         let mut renamed = login("Foo", Credentials::Open, None);
         renamed.name = "Bar".parse().unwrap();
@@ -387,7 +391,7 @@ mod tests {
         let mut at = ready();
         for attempt in 1..=3 {
             let login = login("Foo", Credentials::Open, None);
-            match at.login(login, &EXPORTER, &accounts, &Tickets::default(), 0) {
+            match at.login(login, &EXPORTER, &accounts, &Tickets::default(), &Certificates::default(), 0) {
                 Step::Refused { next: Some(next), .. } if attempt < 3 => at = next,
                 Step::Refused { next: None, .. } if attempt == 3 => return,
                 other => panic!("attempt {attempt}: {other:?}"),

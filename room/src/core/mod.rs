@@ -5,7 +5,8 @@
 //! has one concern and can be read alone:
 //!
 //! - [`blacklist`], [`penalty`], [`door`]: which addresses may come in at all.
-//! - [`accounts`], [`admission`], [`tickets`]: who is let in under which name; [`mod@line`]: who has its turn first.
+//! - [`accounts`], [`admission`], [`tickets`], [`certificates`]: who is let in under which name; [`mod@line`]: who has its
+//!   turn first.
 //! - [`directory`]: who is online, and what changed.
 //! - [`pairing`], [`checks`]: which paths two users have, and which addresses the Room looks at for that.
 //! - [`relay`]: which two links the Room splices.
@@ -19,6 +20,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub mod accounts;
 pub mod admission;
 pub mod blacklist;
+pub mod certificates;
 pub mod checks;
 pub mod coordinator;
 pub mod directory;

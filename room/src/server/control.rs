@@ -264,6 +264,27 @@ async fn write(mut half: WriteHalf<TlsStream<TcpStream>>, outbox: Outbox) {
     let _ = Box::pin(timeout(LAST_WORD, half.shutdown())).await;
 }
 
+/// Small frames are written together, up to this many bytes: what one record of TLS holds.
+const RECORD: usize = 16 * 1024;
+
+/// Joins small frames that follow each other: each write is a record and a system call.
+fn records(mut frames: VecDeque<Bytes>) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let first = frames.pop_front()?;
+        let fits = |len: usize, next: Option<&Bytes>| next.is_some_and(|next| len + next.len() <= RECORD);
+        if !fits(first.len(), frames.front()) {
+            return Some(first);
+        }
+        let mut record = BytesMut::from(first);
+        while fits(record.len(), frames.front())
+            && let Some(next) = frames.pop_front()
+        {
+            record.extend_from_slice(&next);
+        }
+        Some(record.freeze())
+    })
+}
+
 /// Writes `frames`. False: the user does not take them, or the connection ends and has had its time.
 async fn write_all(
     half: &mut WriteHalf<TlsStream<TcpStream>>,
@@ -271,8 +292,8 @@ async fn write_all(
     outbox: &Outbox,
 ) -> bool {
     let written = timeout(ROOM_DEAD, async {
-        for frame in &frames {
-            half.write_all(frame).await?;
+        for record in records(frames) {
+            half.write_all(&record).await?;
         }
         half.flush().await
     });
@@ -283,5 +304,23 @@ async fn write_all(
     tokio::select! {
         written = written => matches!(written, Ok(Ok(()))),
         () = hurried => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_frames_are_written_together_and_every_byte_in_its_place() {
+        let frames: Vec<Bytes> = [10, 20, RECORD, 5, RECORD - 5, 1, 3 * RECORD, 7]
+            .iter()
+            .zip(0u8..)
+            .map(|(&len, n)| Bytes::from(vec![n; len]))
+            .collect();
+        let written: Vec<Bytes> = records(frames.clone().into()).collect();
+        let lengths: Vec<usize> = written.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [30, RECORD, RECORD, 1, 3 * RECORD, 7]);
+        assert_eq!(written.concat(), frames.concat());
     }
 }

@@ -96,7 +96,10 @@ impl Coordinator {
                 out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
                 return;
             }
-            _ => at.login(login, &exporter, &self.accounts, &self.tickets, now.unix),
+            _ => {
+                let (accounts, tickets, certificates) = (&self.accounts, &self.tickets, &self.certificates);
+                at.login(login, &exporter, accounts, tickets, certificates, now.unix)
+            }
         };
         self.step(conn, &name, step, now, out);
     }
@@ -335,6 +338,7 @@ impl Coordinator {
                 self.tickets.issue(self.chance.draw(), &proved, &name, login.identity, now.unix)
             })
         });
+        self.certificates.remember(login.identity, &login.noise);
         let check_key = self.chance.draw();
         let session = Session {
             conn,

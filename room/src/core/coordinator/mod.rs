@@ -25,6 +25,7 @@ pub use self::messages::{CallId, Command, Input, PasswordVerdict};
 use super::accounts::Accounts;
 use super::admission::{AwaitHello, AwaitLogin, Checking, Newcomer};
 use super::blacklist::{Banned, Blacklist};
+use super::certificates::Certificates;
 use super::checks::Checks;
 use super::directory::Directory;
 use super::line::{Asks, Precedence};
@@ -70,6 +71,7 @@ pub struct Coordinator {
     directory: Directory,
     accounts: Accounts,
     tickets: Tickets,
+    certificates: Certificates,
     blacklist: Blacklist,
     penalties: Penalties,
     throttle: Throttle,
@@ -169,6 +171,7 @@ impl Coordinator {
             directory: Directory::default(),
             accounts: Accounts::new(accounts, loaded.accounts, loaded.bindings, room_password, secret),
             tickets: Tickets::new(loaded.tickets, now.unix),
+            certificates: Certificates::default(),
             blacklist: Blacklist::new(&blacklist, loaded.bans),
             penalties: Penalties::new(limits.ban_forever_after),
             throttle: Throttle::default(),
