@@ -1,6 +1,10 @@
 //! The first call to a peer that is not linked yet: introduction, connection, handshake, call and answer.
 //!
-//! Every sample is of two users that have never met. Raw TCP's is a connection and its first round trip.
+//! Every sample is of two users that have never met, when the news that one of them has come is over: everybody in the
+//! Room is told, and here all of them share a CPU with the call. Raw TCP's is a connection and its first round trip.
+
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -13,6 +17,8 @@ use crate::clock;
 
 /// Pairs of users.
 const PAIRS: usize = 50;
+/// The Room gathers news for some 20 ms, and fifty users take it in.
+const NEWS: Duration = Duration::from_millis(100);
 /// Bytes of the call's argument.
 const SIZE: usize = 64;
 
@@ -29,6 +35,7 @@ pub(super) fn measure(args: &Args, report: &mut Report) -> Result<()> {
         let user = runtime.block_on(join(args, &numbered("Foo", pair), &room))?;
         let peer = user.peer(numbered(SERVER, pair))?;
         runtime.block_on(seen(&peer))?;
+        thread::sleep(NEWS);
         first.push(on(&runtime, async move {
             let body = [7; SIZE];
             let started = clock::now();

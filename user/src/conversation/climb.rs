@@ -225,7 +225,10 @@ impl Conversation {
         asked: bool,
         began: Instant,
     ) -> Outcome {
-        sleep(attempt.after).await;
+        // A timer of no time at all takes a millisecond or two all the same.
+        if !attempt.after.is_zero() {
+            sleep(attempt.after).await;
+        }
         if asked {
             self.await_sign_of_life(attempt.rung, began).await;
         }
