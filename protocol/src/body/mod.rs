@@ -97,8 +97,8 @@ pub fn from_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
 /// Decodes what [`check`] has passed.
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    // It refuses from its limit on; and it does not count enums, which the check does.
-    deserializer.set_max_depth(BODY_DEPTH + 1);
+    // It refuses from its limit on, counts an extension as a level, and does not count enums, which the check does.
+    deserializer.set_max_depth(BODY_DEPTH + 2);
     T::deserialize(&mut deserializer).map_err(|error| match error {
         rmp_serde::decode::Error::DepthLimitExceeded => BodyError::TooDeep,
         rmp_serde::decode::Error::Syntax(text) if text == TOO_MANY => {

@@ -104,6 +104,17 @@ fn nesting_has_an_end_for_readers_and_writers() {
 }
 
 #[test]
+fn an_extension_is_no_level_of_nesting() {
+    let mut value = Value::Ext(1, vec![2]);
+    for _ in 0..BODY_DEPTH {
+        value = Value::Array(vec![value]);
+    }
+    let body = to_body(&value).unwrap();
+    assert_eq!(Value::from_body(&body), Ok(value.clone()));
+    assert_eq!(from_body::<Value>(&body), Ok(value));
+}
+
+#[test]
 fn a_chain_of_enums_is_nesting_and_does_not_use_up_the_stack() {
     let chain = |links: usize| [b"\x81\xa4Link".repeat(links), b"\xa3End".to_vec()].concat();
     assert!(from_body::<Chain>(&chain(BODY_DEPTH)).is_ok());
