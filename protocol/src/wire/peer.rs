@@ -165,6 +165,9 @@ pub enum PeerMisbehaved {
     /// A piece of a body that was not begun, or more of it than was announced.
     #[error("a piece of a body that was not announced")]
     Piece,
+    /// A frame other than CLOSE and END behind the word that the key changes.
+    #[error("a frame of kind {0} in a record behind REKEY")]
+    BehindRekey(u8),
     /// A name that is no name.
     #[error("a callback or event name that is none")]
     Name,
@@ -186,7 +189,8 @@ impl PeerMisbehaved {
             | PeerMisbehaved::Unnumbered
             | PeerMisbehaved::Gap { .. }
             | PeerMisbehaved::AckOfUnsent { .. }
-            | PeerMisbehaved::Piece => CloseCode::Unexpected,
+            | PeerMisbehaved::Piece
+            | PeerMisbehaved::BehindRekey(_) => CloseCode::Unexpected,
             PeerMisbehaved::Window | PeerMisbehaved::TooLarge(_) | PeerMisbehaved::Streams => {
                 CloseCode::LimitExceeded
             }

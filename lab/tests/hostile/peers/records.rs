@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use parlor_lab::hostile::link::{Link, message, numbered, record, text};
-use parlor_lab::hostile::outcome::Outcome::{self, Dropped, Served};
+use parlor_lab::hostile::outcome::Outcome::{self, Closed, Dropped, Served};
 use parlor_protocol::noise::records::LENGTH_BYTES;
+use parlor_protocol::refusal::CloseCode::Unexpected;
 use parlor_protocol::wire::peer::kind;
 
 use super::Way::{Both, Dials};
@@ -59,15 +60,12 @@ pub(super) fn rows() -> Vec<PeerRow> {
             &["before", "after"],
             row(Both, "the key is changed 1,000 times", |s| Box::pin(rekeys(s)), Served),
         ),
-        delivering(
-            &["before", "after"],
-            row(
-                Both,
-                "a message stands behind the word that the key changes",
-                |s| Box::pin(talks_behind_rekey(s)),
-                Served,
-            ),
-        ),
+        before(row(
+            Both,
+            "a message stands behind the word that the key changes",
+            |s| Box::pin(talks_behind_rekey(s)),
+            Closed(Unexpected),
+        )),
     ]
 }
 

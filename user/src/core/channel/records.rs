@@ -136,6 +136,9 @@ impl<C, R> Channel<C, R> {
         let mut after = After::default();
         let before = self.inb.next();
         while let Some(frame) = next_frame(plaintext, at)? {
+            if after.rekey && !matches!(frame.kind, kind::CLOSE | kind::END) {
+                return Err(PeerMisbehaved::BehindRekey(frame.kind));
+            }
             if frame.kind < RELIABLE {
                 at = frame.payload.end;
                 let payload = plaintext.slice(frame.payload);

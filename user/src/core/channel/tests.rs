@@ -9,7 +9,7 @@ use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::session::{Given, Placed};
-use parlor_protocol::wire::peer::{RecordHeader, Status};
+use parlor_protocol::wire::peer::{PeerMisbehaved, RecordHeader, Status, kind, write_frame_head};
 
 use super::{Channel, Event, LinkId, Stale, Terms};
 
@@ -491,6 +491,31 @@ fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
     assert_eq!(pair.b.bind(LinkId(1), Rung::Lan, &terms, pair.now, &mut pair.seen_b), Err(Stale));
     let forged = Terms { peer_recv_next: 0, ..terms };
     assert_eq!(pair.b.bind(LinkId(1), Rung::Lan, &forged, pair.now, &mut pair.seen_b), Ok(()));
+}
+
+#[test]
+fn behind_the_word_that_the_key_changes_only_a_last_word_may_stand() {
+    for (second, refused) in
+        [(kind::PING, true), (kind::REKEY, true), (kind::CLOSE, false), (kind::END, false)]
+    {
+        let mut pair = Pair::new();
+        pair.link(1, Rung::Lan).unwrap();
+        let mut record = Vec::new();
+        RecordHeader::default().write(&mut record);
+        write_frame_head(&mut record, kind::REKEY, 0);
+        let payload: &[u8] = match second {
+            kind::PING => &[1; 8],
+            kind::REKEY => &[],
+            _ => &[1, 0],
+        };
+        write_frame_head(&mut record, second, payload.len());
+        record.extend_from_slice(payload);
+        let taken = pair.b.on_record(LinkId(1), &record.into(), pair.now, &mut pair.seen_b);
+        assert_eq!(taken.is_err(), refused, "kind {second}");
+        if refused {
+            assert_eq!(taken.err(), Some(PeerMisbehaved::BehindRekey(second)));
+        }
+    }
 }
 
 #[test]
