@@ -83,12 +83,13 @@ impl Besieged {
         fs::write(&config, accounts()?)?;
         let mut command = Command::new(&binary);
         command.env_clear().arg("run").arg("--data").arg(directory.path().join("data"));
-        command.arg("--config").arg(config).arg("--listen").arg(format!("{}:0", ground.home()));
+        command.arg("--config").arg(config).arg("--listen").arg(format!("{}:0", ground.listen()));
         // What it writes about a siege is limited; here nobody reads it.
         command.args(["--log", "error"]);
         let mut program = Program::start_without_input(command)
             .with_context(|| format!("{}; build it first: cargo build --release", binary.display()))?;
-        let address = program.line(PATIENCE)?;
+        let (listen, home) = (ground.listen().to_string(), ground.home().to_string());
+        let address = program.line(PATIENCE)?.replacen(&listen, &home, 1);
         let socket = address.strip_prefix("room://").and_then(|rest| rest.split('/').next());
         let socket = socket.and_then(|socket| socket.parse().ok());
         let socket = socket.with_context(|| format!("this says not where the Room is: {address}"))?;

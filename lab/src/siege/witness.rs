@@ -1,6 +1,7 @@
 //! Who means well: two pairs that talk, one directly and one through the Room's relay, and users that log in, one
 //! of each kind after the other: the *known* have been there before, so that their accounts are bound to their
-//! identities, and have lost their tickets; those with a *ticket* have kept it; and some come for the *first* time.
+//! identities, and have lost their tickets; those with a *ticket* have kept it; and some come for the *first* time, from
+//! where others are in or from *elsewhere*, where nobody has come from.
 //!
 //! They run in a process of their own, which says on stdout, as JSON, what they noticed between two lines on its
 //! stdin.
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::args::Args;
+use super::ground::from_elsewhere;
 use crate::clock;
 use crate::process::Program;
 
@@ -38,7 +40,7 @@ const LAST: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kinds of right logins.
-pub(super) const LOGINS: [&str; 3] = ["known", "first", "ticket"];
+pub(super) const LOGINS: [&str; 4] = ["known", "first", "elsewhere", "ticket"];
 /// Accounts that have been used before the sieges: a known user's, and one's with a ticket.
 const USED: usize = 2;
 
@@ -84,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 struct Noticed {
     pairs: [Pair; 2],
     /// How long each kind took, in ms.
-    logins: [Vec<f64>; 3],
+    logins: [Vec<f64>; LOGINS.len()],
     failed: Vec<String>,
     /// Whether logins begin now, and how many have begun.
     logging_in: bool,
@@ -248,8 +250,10 @@ async fn log_in(kind: usize, room: String, states: PathBuf, noticed: Shared) {
         let (name, state) = match LOGINS[kind] {
             "known" => (right(0), Some(states.as_path())),
             "ticket" => (right(1), Some(states.as_path())),
-            _ => (right(USED + number), None),
+            // Of those that come for the first time, each kind has every other account.
+            first => (right(USED + 2 * number + usize::from(first == "elsewhere")), None),
         };
+        let room = if LOGINS[kind] == "elsewhere" { from_elsewhere(&room, number) } else { room.clone() };
         if LOGINS[kind] == "known" {
             forget_tickets(&states.join(&name));
         }
