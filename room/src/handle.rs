@@ -93,6 +93,9 @@ impl Room {
         let (seed, data) = (random.draw(), config.data.clone());
         let (store, loaded) =
             tokio::task::spawn_blocking(move || Store::open(data.as_deref(), seed)).await??;
+        if config.accounts.is_empty() {
+            store.has_its_accounts()?;
+        }
         config.check_exposure(loaded.accounts.len())?;
 
         let identity = loaded.identity.public();

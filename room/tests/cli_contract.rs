@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,9 @@ use std::time::Duration;
 use assert_cmd::cargo::CommandCargoExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parlor_protocol::address::RoomAddress;
 use parlor_room::password::PasswordHash;
+use support::Connected;
 
 const FOO: &str = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
 
@@ -172,6 +176,51 @@ fn a_room_beyond_loopback_starts_with_an_account_or_when_told_that_it_is_open() 
     open.ends_well();
     home.ok(&["user", "add", "Foo", "--cost", "10"], "123456\n");
     Running::spawn(&home, &["run", "--listen", "0.0.0.0:0"]).ends_well();
+}
+
+/// The certificate that a Room shows now.
+fn certificate(room: &Running) -> Vec<u8> {
+    let address: RoomAddress = room.ready.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { Connected::to(&address).await.unwrap().certificate() })
+}
+
+/// Makes a certificate in these files and gives what is shown of it.
+fn issue(home: &Home) -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["room.example".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(home.path().join("chain.pem"), certificate.pem()).unwrap();
+    std::fs::write(home.path().join("key.pem"), key.serialize_pem()).unwrap();
+    certificate.der().to_vec()
+}
+
+#[test]
+fn on_sighup_a_certificate_is_read_again_and_one_that_cannot_be_used_changes_nothing() {
+    let home = Home::new();
+    let first = issue(&home);
+    let config = home.file("[tls]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n");
+    let mut room = Running::start(&home, &["--config", config.to_str().unwrap()]);
+    let mut log = BufReader::new(room.child.stderr.take().unwrap());
+    let mut hang_up = || {
+        kill(Pid::from_raw(room.child.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the Room has ended");
+            if line.contains("SIGHUP") {
+                return line;
+            }
+        }
+    };
+    assert_eq!(certificate(&room), first);
+    let second = issue(&home);
+    assert!(hang_up().contains("was read again"));
+    assert_eq!(certificate(&room), second);
+    std::fs::write(home.path().join("key.pem"), "torn").unwrap();
+    let refused = hang_up();
+    assert!(refused.contains("stays as it is") && refused.contains("tls.key"), "{refused}");
+    assert_eq!(certificate(&room), second);
+    home.ok(&["status"], "");
 }
 
 /// Sends the beginning of a link of a version that does not exist and says whether the Room answered.

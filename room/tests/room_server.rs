@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use parlor_protocol::introduction::Cipher;
+use parlor_protocol::limits::DRAIN;
 use parlor_protocol::refusal::{CloseCode, LoginRefusal, PairRefusal};
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{Credentials, Hello, ToRoom, ToUser, VERSION};
@@ -14,7 +15,7 @@ use parlor_protocol::wire::preface;
 use parlor_room::admin::{AdminRequest, AdminResponse};
 use parlor_room::config::CertificateFiles;
 use parlor_room::password::PasswordHash;
-use parlor_room::{RoomConfig, RoomError};
+use parlor_room::{Room, RoomConfig, RoomError};
 use support::{Client, Connected, Who, relayed, room, socket, who};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -245,6 +246,8 @@ async fn a_ban_cuts_who_is_in_and_tells_who_comes_why() {
     let room = room(RoomConfig::default()).await;
     let (mut foo, _) = Client::join(&room, &who("Foo", 1)).await;
     room.ban("127.0.0.0/8".parse().unwrap(), None).await.unwrap();
+    // It is over before the operator hears that it is done; the word of it is under way.
+    assert!(room.status().await.unwrap().users.is_empty());
     assert_eq!(foo.close_code().await, CloseCode::Banned);
     let error = Connected::to(&room.addresses()[0]).await.err().unwrap();
     let cause = error.get_ref().unwrap().downcast_ref::<rustls::Error>();
@@ -432,8 +435,61 @@ async fn accounts_made_while_the_room_runs_log_in_and_removed_ones_are_cut() {
     }
     let remove = AdminRequest::UserRemove { name: "Foo".parse().unwrap() };
     assert_eq!(room.admin(remove).await, AdminResponse::Done);
+    assert!(room.status().await.unwrap().users.is_empty(), "over before the operator hears that it is done");
     assert_eq!(foo.close_code().await, CloseCode::Removed);
     room.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_room_whose_accounts_are_gone_does_not_start_as_an_open_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("room");
+    let config = RoomConfig {
+        data: Some(data.clone()),
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        open: true,
+        ..RoomConfig::default()
+    };
+    let first = Room::bind(config.clone()).await.unwrap();
+    let (name, hash) = ("Foo".parse().unwrap(), FOO.parse::<PasswordHash>().unwrap());
+    assert_eq!(first.admin(AdminRequest::UserAdd { name, hash }).await, AdminResponse::Done);
+    Client::join(&first, &who("Foo", 1).password("123456")).await;
+    first.shutdown().await;
+
+    std::fs::remove_file(data.join("accounts.toml")).unwrap();
+    let error = Room::bind(config.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("accounts.toml is gone") && error.contains("identities.toml"), "{error}");
+    let accounts = RoomConfig { accounts: with_account().accounts, ..config.clone() };
+    Room::bind(accounts).await.unwrap().shutdown().await;
+    // The operator means it.
+    std::fs::rename(data.join("identities.toml"), data.join("old.toml")).unwrap();
+    let open = Room::bind(config).await.unwrap();
+    let (anybody, _) = Client::join(&open, &who("Anybody", 2)).await;
+    assert!(!anybody.hello.accounts);
+}
+
+#[tokio::test]
+async fn a_room_ends_in_time_although_a_user_reads_nothing_and_does_not_go() {
+    // Each change of it is a frame of 36 KiB to everybody.
+    let blacklist = (0..1_900u16).map(|n| {
+        let [high, low] = n.to_be_bytes();
+        std::net::IpAddr::from([198, 18 + (high & 1), high, low]).into()
+    });
+    let room = room(RoomConfig { blacklist: blacklist.collect(), ..RoomConfig::default() }).await;
+    let stuck = Connected::with_little_room(&room.addresses()[0]).await.unwrap();
+    let mut stuck = Client::greet(&room, stuck).await;
+    stuck.login(&who("Stuck", 1)).await.unwrap();
+    let (mut foo, _) = Client::join(&room, &who("Foo", 2)).await;
+    // More than its connection takes, and less than would cut it off as a slow reader.
+    for n in 0..30u8 {
+        room.ban(std::net::IpAddr::from([203, 0, 113, n]).into(), None).await.unwrap();
+        while !matches!(foo.next().await, ToUser::Blacklist(_)) {}
+    }
+    assert_eq!(room.status().await.unwrap().users.len(), 2);
+    let ends = async { tokio::join!(room.shutdown(), foo.closing()) };
+    // A Room that waited for it would wait for 45 s.
+    tokio::time::timeout(2 * DRAIN, ends).await.expect("the Room does not end");
+    drop(stuck);
 }
 
 #[tokio::test]

@@ -128,6 +128,20 @@ pub enum StoreError {
         /// How one can tell.
         why: String,
     },
+    /// There were accounts, and their file is gone.
+    #[error(
+        "{} is gone, and without accounts everybody could enter under any name ({bound} have been used here): put back \
+         a copy of it, or make them again with \"parlor-room user add NAME\"; to go on without accounts, move {} away, too",
+        path.display(), bindings.display()
+    )]
+    AccountsGone {
+        /// The file.
+        path: PathBuf,
+        /// The file that says which accounts were used.
+        bindings: PathBuf,
+        /// How many.
+        bound: usize,
+    },
     /// A file of a version that this program does not know.
     #[error("{} has version {version}, which this parlor-room does not know: use the one that wrote it", path.display())]
     Version {
@@ -198,6 +212,18 @@ impl Store {
             bindings: loaded.bindings.clone(),
             bans: loaded.bans.iter().map(|ban| (ban.net, ban.clone())).collect(),
         }
+    }
+
+    /// An error where accounts have been used and their file is gone: a Room that has no others would be open to
+    /// everybody. An account that was removed leaves a file without it.
+    pub fn has_its_accounts(&self) -> Result<(), StoreError> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let path = disk.directory.join(ACCOUNTS);
+        if self.bindings.is_empty() || path.exists() {
+            return Ok(());
+        }
+        let (bindings, bound) = (disk.directory.join(BINDINGS), self.bindings.len());
+        Err(StoreError::AccountsGone { path, bindings, bound })
     }
 
     /// Makes one change. When this returns it is on disk; when it fails nothing has changed. Blocks on the disk.

@@ -22,7 +22,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -99,7 +99,17 @@ impl Who {
 
 impl Connected {
     pub async fn to(address: &RoomAddress) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(socket(address)).await?;
+        Self::over(TcpStream::connect(socket(address)).await?).await
+    }
+
+    /// One whose system takes no more than a few KiB for it.
+    pub async fn with_little_room(address: &RoomAddress) -> std::io::Result<Self> {
+        let little = TcpSocket::new_v4()?;
+        little.set_recv_buffer_size(4096)?;
+        Self::over(little.connect(socket(address)).await?).await
+    }
+
+    async fn over(stream: TcpStream) -> std::io::Result<Self> {
         let connector = TlsConnector::from(Arc::new(client_config()));
         let stream = connector.connect(ServerName::try_from("parlor-room").unwrap(), stream).await?;
         let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap();
@@ -135,7 +145,11 @@ impl Connected {
 impl Client {
     /// Connects, says hello and checks the Room's proof.
     pub async fn connect(room: &RoomHandle) -> Self {
-        let mut connection = Connected::to(&room.addresses()[0]).await.unwrap();
+        Self::greet(room, Connected::to(&room.addresses()[0]).await.unwrap()).await
+    }
+
+    /// Says hello and checks the Room's proof.
+    pub async fn greet(room: &RoomHandle, mut connection: Connected) -> Self {
         connection.send(ToRoom::Hello(Hello::new("test/1"))).await;
         let Some(ToUser::HelloReply(hello)) = connection.next().await else { panic!("no hello") };
         hello.room.verify(Purpose::RoomProof, &connection.exporter, &hello.proof).unwrap();
