@@ -73,6 +73,7 @@ impl Coordinator {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let Stage::Login(at) = &connection.stage else { return };
         connection.logins_asked += 1;
+        connection.told_to_wait = false;
         if connection.logins_asked > LOGINS_ASKED {
             return self.close(conn, CloseCode::LimitExceeded, now, out);
         }
@@ -90,11 +91,9 @@ impl Coordinator {
                 at.refuse(Refused::freely(refusal, "too many failed logins"))
             }
             _ if guesses && self.checks_too_much(source) => {
-                // That was no attempt, but it has asked.
+                // It has asked all the same.
                 self.asks.note(source, now.instant);
-                let refusal = LoginRefusal::Busy { retry_after_ms: CHECKS_RETRY_MS };
-                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
-                return;
+                return self.have_wait(conn, CHECKS_RETRY_MS, out);
             }
             _ => {
                 let (accounts, tickets, certificates) = (&self.accounts, &self.tickets, &self.certificates);
@@ -102,6 +101,15 @@ impl Coordinator {
             }
         };
         self.step(conn, &name, step, now, out);
+    }
+
+    /// Tells who asked to come back, because the Room is busy. The time until then is none of the user's.
+    fn have_wait(&mut self, conn: ConnId, retry_after_ms: u32, out: &mut Vec<Command>) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.told_to_wait = true;
+        }
+        let refusal = LoginRefusal::Busy { retry_after_ms };
+        out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
     }
 
     fn checks_too_much(&self, source: Source) -> bool {
@@ -177,9 +185,7 @@ impl Coordinator {
                 connection.stage = Stage::Login(checking.not_checked());
                 let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 tracing::warn!(%name, "a login has to wait: the password threads are busy");
-                let refusal = LoginRefusal::Busy { retry_after_ms };
-                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) });
-                return;
+                return self.have_wait(conn, retry_after_ms, out);
             }
         };
         let step = checking.checked(good, &self.accounts);
@@ -213,7 +219,10 @@ impl Coordinator {
                 };
                 tracing::info!(%name, address = %from, reason = refused.exactly, "login refused");
                 self.totals.refused_logins += 1;
-                out.push(Command::Send { conn, frame: ToUser::LoginRefused(refused.refusal) });
+                match refused.refusal {
+                    LoginRefusal::Busy { retry_after_ms } => self.have_wait(conn, retry_after_ms, out),
+                    refusal => out.push(Command::Send { conn, frame: ToUser::LoginRefused(refusal) }),
+                }
                 let mut verdict = Verdict::Noted;
                 if let Some(offence) = refused.offence {
                     self.throttle.failed(Source::of(from.ip()), name, now.instant);

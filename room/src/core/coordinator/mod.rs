@@ -99,6 +99,8 @@ struct Connection {
     exporter: [u8; 32],
     stage: Stage,
     logins_asked: u32,
+    /// Its last login was told to come back, because the Room was busy.
+    told_to_wait: bool,
 }
 
 impl Connection {
@@ -241,7 +243,8 @@ impl Coordinator {
     ) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let stage = Stage::Hello(AwaitHello);
-        self.connections.insert(conn, Connection { from, exporter, stage, logins_asked: 0 });
+        self.connections
+            .insert(conn, Connection { from, exporter, stage, logins_asked: 0, told_to_wait: false });
         if self.draining {
             self.turn_away_for_shutdown(conn, out);
         } else if let Some(banned) = self.kept_out(from, now) {
@@ -291,8 +294,9 @@ impl Coordinator {
         let from = connection.from;
         tracing::info!(address = %from, %code, "a connection broke the rules and is closed");
         let offence = match (&connection.stage, code) {
-            // The time that passes while the Room is at work on a login is none of the user's.
+            // The time that passes while the Room is at work on a login, or too busy for it, is none of the user's.
             (Stage::Ready, _) | (Stage::Checking { .. } | Stage::Binding { .. }, CloseCode::TimedOut) => None,
+            (Stage::Login(_), CloseCode::TimedOut) if connection.told_to_wait => None,
             (_, CloseCode::TimedOut) => Some(Offence::TimedOut),
             _ => Some(Offence::Malformed),
         };

@@ -224,6 +224,39 @@ fn a_name_without_an_account_costs_the_same_after_a_restart() {
     assert_eq!(costs(1), costs(2));
 }
 
+/// Whether the address of this connection is charged if its time is up now.
+fn is_charged_when_its_time_is_up(world: &mut World, conn: u64) -> bool {
+    let source = Source::of(world.room.connections[&ConnId(conn)].from.ip());
+    world.handle(Input::Broken { conn: ConnId(conn), code: CloseCode::TimedOut });
+    world.room.penalties.has_score(source, world.now.instant)
+}
+
+#[test]
+fn who_is_told_to_wait_until_its_time_is_up_is_charged_with_nothing() {
+    let mut world = World::new(&["Foo"]);
+    waiting_for_the_disk(&mut world, 1, 1);
+    world.handle(bound(1, false));
+    assert!(!is_charged_when_its_time_is_up(&mut world, 1), "the disk did not take its identity");
+
+    for conn in 2..=4 {
+        world.open(conn, "192.0.2.1:1");
+        world.frame(conn, login("Foo", 1, password()));
+    }
+    assert!(!is_charged_when_its_time_is_up(&mut world, 4), "two of its address are being verified");
+
+    world.open(5, "192.0.2.2:1");
+    let attempt = check(&world.frame(5, login("Foo", 1, password()))).unwrap();
+    let verdict = PasswordVerdict::Busy { retry_after: Duration::from_secs(1) };
+    world.handle(Input::PasswordsChecked { conn: ConnId(5), attempt, verdict });
+    assert!(!is_charged_when_its_time_is_up(&mut world, 5), "no thread had time for it");
+
+    world.open(6, "192.0.2.3:1");
+    assert!(is_charged_when_its_time_is_up(&mut world, 6), "it has said nothing");
+    world.open(7, "192.0.2.4:1");
+    world.frame(7, login("Foo", 1, Credentials::Open));
+    assert!(is_charged_when_its_time_is_up(&mut world, 7), "it was told something else");
+}
+
 #[test]
 fn a_connection_that_asks_without_end_while_the_room_is_busy_is_let_go() {
     let mut world = World::new(&["Foo"]);
