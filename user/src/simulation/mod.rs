@@ -64,6 +64,10 @@ const FOUND: &[(u64, &str)] = &[
         58,
         "a message to a peer that seemed offline failed, and with it the peer's own session, which was fine",
     ),
+    (
+        534,
+        "a login that had been on its way since before its program's end sent the next run of it away for good",
+    ),
     (609, "a Room outage counted as the lack of a path, and all of it against a peer that came back later"),
     (
         207,

@@ -308,7 +308,9 @@ impl Coordinator {
         }
         let Some(there) = self.directory.named(&login.name) else { return self.has_room(conn) };
         let same_identity = there.identity == login.identity;
-        if same_identity && (there.instance == login.instance || login.take_over) {
+        // What a program that is gone said last may arrive after the next one's login, and replaces nobody.
+        let is_later = conn > there.conn;
+        if same_identity && is_later && (there.instance == login.instance || login.take_over) {
             return Ok(());
         }
         Err(Refused::freely(LoginRefusal::NameInUse { same_identity }, "the name is in use"))

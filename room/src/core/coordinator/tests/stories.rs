@@ -29,6 +29,24 @@ fn a_room_can_be_full_but_not_for_who_replaces_itself() {
 }
 
 #[test]
+fn a_login_that_arrives_after_one_over_a_later_connection_replaces_nobody() {
+    let mut world = World::new(&[]);
+    world.open(1, "192.0.2.1:1");
+    world.open(2, "192.0.2.1:2");
+    let taking_over = |run: u8| match login("Foo", 1, Credentials::Open) {
+        ToRoom::Login(login) => {
+            let instance = InstanceId([run; 16]);
+            ToRoom::Login(Box::new(Login { take_over: true, instance, ..*login }))
+        }
+        other => other,
+    };
+    assert!(welcome(&world.frame(2, taking_over(2))).is_some());
+    let told = world.frame(1, taking_over(1));
+    assert_eq!(refusal(&told), Some(&LoginRefusal::NameInUse { same_identity: true }));
+    assert!(!closed(&told).iter().any(|(conn, _)| *conn == 2), "{told:?}");
+}
+
+#[test]
 fn the_asked_is_told_before_the_asker_and_each_gets_its_own_token() {
     let mut world = World::new(&[]);
     world.join(1, "Foo");
