@@ -341,6 +341,22 @@ async fn a_listener_whose_reader_stalls_holds_up_who_sends_and_still_ends_when_t
 }
 
 #[tokio::test]
+async fn lines_do_not_wait_for_a_peer_that_left_without_taking_those_before() {
+    let stage = Stage::open().await;
+    // Nobody reads its stdout: it takes no more than the window.
+    let bar = stage.stay("Bar", &["listen"]).await;
+    let mut sending = stage.named("Foo", &["send", "Bar", "-"]).spawn().unwrap();
+    let mut stdin = sending.stdin.take().unwrap();
+    let line = "x".repeat(8000) + "\n";
+    within(stdin.write_all(line.repeat(400).as_bytes())).await.unwrap();
+    assert_eq!(bar.terminate().await, Some(0));
+    within(stdin.write_all(b"anybody there?\n")).await.unwrap();
+    // It stays open: only a line that cannot be sent ends the command.
+    assert_eq!(within(sending.wait()).await.unwrap().code(), Some(4));
+    drop(stdin);
+}
+
+#[tokio::test]
 async fn a_ping_without_a_count_goes_on_until_it_is_interrupted() {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let stage = Stage::open().await;

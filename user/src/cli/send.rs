@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use parlor_protocol::limits::RECONNECT_MOST;
 use parlor_protocol::name::EventName;
 use parlor_user::{OpenError, Peer, Receipt, SendError};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::args::{self, Settings};
 use super::error::Error;
 use super::input;
+use super::output;
 use super::session::join_anyhow;
 
 /// Receipts that may be outstanding. Small messages fill the channel's 8 MiB with more of them than this, but
@@ -17,8 +19,9 @@ use super::session::join_anyhow;
 const RECEIPTS: usize = 65_536;
 /// How long the Room gets to say whether a peer that ended the conversation is still there.
 const ASK: Duration = Duration::from_secs(5);
-/// How long a peer that took lines before may be away, as one is whose Room was restarted.
-const AWAY: Duration = Duration::from_secs(15);
+/// How long a peer that took lines before may be away: what a relayed conversation outlives without its Room, and
+/// the longest wait of a user that comes back to one.
+const AWAY: Duration = Duration::from_secs(120 + RECONNECT_MOST.as_secs());
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -59,7 +62,14 @@ async fn lines(peer: &Peer, event: Option<&str>) -> Result<(), Error> {
         for line in batch {
             let pushed = match push(peer, event, line.as_str()).await {
                 Err(SendError::Open(error)) if delivery.sent > 0 && passes(&error) => {
-                    again(peer, event, line.as_str(), error).await
+                    output::note(&format!("waits with line {}: {error}", delivery.sent + 1));
+                    // After a line that was lost no other is worth waiting for.
+                    delivery.settle(0).await;
+                    if delivery.lost > 0 {
+                        Err(error.into())
+                    } else {
+                        again(async || push(peer, event, line.as_str()).await, error).await
+                    }
                 }
                 pushed => pushed,
             };
@@ -87,13 +97,13 @@ fn passes(error: &OpenError) -> bool {
     matches!(error, OpenError::Offline(_) | OpenError::RoomLost(_) | OpenError::NoPath { .. })
 }
 
-/// Tries until the peer is back, or away for too long.
-async fn again(peer: &Peer, event: Option<&str>, line: &str, error: OpenError) -> Result<Receipt, SendError> {
+/// Tries until the peer is back, or has been away for too long.
+async fn again<T>(push: impl AsyncFn() -> Result<T, SendError>, error: OpenError) -> Result<T, SendError> {
     let mut last = error;
     let looking = async {
         loop {
             tokio::time::sleep(LOOK).await;
-            match push(peer, event, line).await {
+            match push().await {
                 Err(SendError::Open(error)) if passes(&error) => last = error,
                 pushed => return pushed,
             }
@@ -161,5 +171,52 @@ impl Delivery {
                 Err(Error::NotDelivered { lost: self.lost, sent: self.sent, why, offline })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn offline() -> OpenError {
+        OpenError::Offline("Bar".parse().unwrap())
+    }
+
+    /// What becomes of a line whose peer comes back after so many seconds, and when.
+    async fn a_line_for_who_is_back_after(seconds: u64) -> (Result<(), SendError>, Duration) {
+        let began = Instant::now();
+        let back = Duration::from_secs(seconds);
+        let push = async || if began.elapsed() < back { Err(offline().into()) } else { Ok(()) };
+        (again(push, offline()).await, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_waits_for_a_peer_whose_room_is_back_after_two_minutes_and_who_comes_back_last() {
+        let (sent, waited) = a_line_for_who_is_back_after(149).await;
+        assert!(sent.is_ok(), "{sent:?}");
+        assert!(waited < Duration::from_secs(150), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_for_who_does_not_come_back_fails_in_the_end() {
+        let (sent, waited) = a_line_for_who_is_back_after(3600).await;
+        assert!(matches!(sent, Err(SendError::Open(OpenError::Offline(_)))), "{sent:?}");
+        assert_eq!(waited, AWAY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reason_that_does_not_pass_is_not_waited_out() {
+        let tries = Cell::new(0);
+        let push = async || {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(OpenError::Left.into())
+        };
+        let sent = again(push, offline()).await;
+        assert!(matches!(sent, Err(SendError::Open(OpenError::Left))), "{sent:?}");
+        assert_eq!(tries.get(), 1);
     }
 }
