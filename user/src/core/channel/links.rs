@@ -16,6 +16,9 @@ const SUSPICION_LEAST: Duration = Duration::from_secs(1);
 /// outage must not make the next one last as long.
 const SUSPICION_MOST: Duration = Duration::from_secs(3);
 
+/// Between two pings that go with data on a link whose round trips were so long that it would be suspect late.
+const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
@@ -24,6 +27,8 @@ pub(super) struct Link {
     pub(super) suspect: bool,
     /// When it was last trusted again after a suspicion, or came up.
     sound_since: Instant,
+    /// When a pong last came.
+    sampled: Instant,
     pub(super) heard: Instant,
     pub(super) sent: Instant,
     /// The first record on a link repeats acknowledgement and credit, which may have been lost with another.
@@ -54,10 +59,12 @@ struct Score {
     id: LinkId,
 }
 
-/// Smoothed round trip and its variation, as in RFC 6298 section 2.
+/// Smoothed round trip and its variation, as in RFC 6298 section 2. The first sample is taken while the link comes up,
+/// perhaps with many others on a busy machine: the second one replaces it if it is shorter.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rtt {
     estimate: Option<(Duration, Duration)>,
+    samples: u8,
 }
 
 impl Rtt {
@@ -66,8 +73,11 @@ impl Rtt {
     }
 
     pub(super) fn sample(&mut self, rtt: Duration) {
+        let is_second = self.samples == 1;
+        self.samples = self.samples.saturating_add(1);
         self.estimate = Some(match self.estimate {
             None => (rtt, rtt / 2),
+            Some((first, _)) if is_second && rtt < first => (rtt, rtt / 2),
             Some((smoothed, var)) => (smoothed * 7 / 8 + rtt / 8, var * 3 / 4 + smoothed.abs_diff(rtt) / 4),
         });
     }
@@ -76,6 +86,14 @@ impl Rtt {
     pub(super) fn suspicion(&self) -> Duration {
         let usual = self.estimate.map_or(SUSPICION_LEAST, |(smoothed, var)| smoothed * 3 + var * 4);
         usual.clamp(SUSPICION_LEAST, SUSPICION_MOST)
+    }
+}
+
+impl Link {
+    /// True if a ping should go with the data, to see whether round trips are still that long.
+    fn wants_sample(&self, now: Instant) -> bool {
+        let asked = !(self.pings.is_empty() && self.pinged.is_empty());
+        !asked && self.rtt.suspicion() > SUSPICION_LEAST && self.sampled + SAMPLE_EVERY <= now
     }
 }
 
@@ -125,6 +143,7 @@ impl Links {
             rtt: Rtt::default(),
             suspect: false,
             sound_since: now,
+            sampled: now,
             heard: now,
             sent: now,
             fresh: true,
@@ -240,6 +259,15 @@ impl Links {
         }
     }
 
+    /// Sends a ping with this link's data if its round trips seem so long that it would be suspect late.
+    pub(super) fn sample(&mut self, id: LinkId, now: Instant) {
+        let ping = KEEPALIVE | (self.next_keepalive + 1);
+        if let Some(link) = self.get_mut(id).filter(|link| link.wants_sample(now)) {
+            link.pings.push(ping);
+            self.next_keepalive += 1;
+        }
+    }
+
     /// Owes an answer to a ping.
     pub(super) fn owe_pong(&mut self, id: LinkId, ping: u64) {
         if let Some(link) = self.get_mut(id)
@@ -256,6 +284,7 @@ impl Links {
         let at = link.pinged.iter().position(|&(pinged, _)| pinged == ping)?;
         let (_, left) = link.pinged.swap_remove(at);
         let rtt = now.saturating_duration_since(left);
+        link.sampled = now;
         // What was under way while the link did not work tells nothing about how it works.
         if !link.suspect && left >= link.sound_since {
             link.rtt.sample(rtt);

@@ -75,6 +75,7 @@ impl<C, R> Channel<C, R> {
         }
         if active && closing.is_none() && self.out.has_work() {
             header.seq = Some(0);
+            self.links.sample(id, now);
         }
         header.write(out);
         let link = self.links.get_mut(id)?;

@@ -354,6 +354,44 @@ fn a_ping_that_waited_out_an_outage_does_not_make_the_next_one_last_as_long() {
 }
 
 #[test]
+fn a_link_that_came_up_on_a_busy_machine_is_suspect_as_soon_as_any_other_once_data_has_gone_over_it() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.fill();
+    pair.wait(Duration::from_millis(700));
+    pair.settle();
+    for _ in 0..3 {
+        pair.send("arrives", 1);
+        pair.settle();
+        pair.wait(Duration::from_millis(50));
+    }
+    pair.seen_a.clear();
+    pair.send("lost on the way", 2);
+    pair.fill();
+    pair.wait(Duration::from_secs(1));
+    assert!(pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { .. })));
+}
+
+#[test]
+fn a_link_whose_round_trips_are_long_is_asked_for_them_now_and_then_and_no_other_is() {
+    for (rtt, pings) in [(50, 0), (700, 1)] {
+        let mut pair = Pair::new();
+        pair.link(1, Rung::Relay).unwrap();
+        pair.fill();
+        pair.wait(Duration::from_millis(rtt));
+        pair.settle();
+        pair.wait(Duration::from_millis(150));
+        pair.seen_a.clear();
+        for receipt in 0..3 {
+            pair.send("one of many", receipt);
+            pair.fill();
+        }
+        let under_way = pair.a.links.iter().map(|link| link.pinged.len()).sum::<usize>();
+        assert_eq!(under_way, pings, "round trips of {rtt} ms");
+    }
+}
+
+#[test]
 fn an_idle_link_is_never_suspect_and_dies_when_nothing_comes_for_long() {
     let mut pair = Pair::new();
     pair.link(1, Rung::Lan).unwrap();
