@@ -37,7 +37,10 @@ struct Tried {
 impl Conversation {
     /// Asks the Room for an introduction and tries its rungs.
     pub(super) async fn search(self: Arc<Self>, hub: Arc<Hub>) {
-        let gone = self.lock().gone.clone();
+        let (gone, overtaken) = {
+            let state = self.lock();
+            (state.gone.clone(), state.overtaken.clone())
+        };
         let result = tokio::select! {
             // It may have come back in the same breath.
             () = gone.cancelled() => if hub.is_online(&self.peer) {
@@ -45,6 +48,7 @@ impl Conversation {
             } else {
                 Err(OpenError::Offline(self.peer.clone()))
             },
+            () = overtaken.cancelled() => Ok(()),
             result = self.seek(&hub) => result,
         };
         let now = clock::now();

@@ -83,6 +83,10 @@ impl Conversation {
                     self.call_off();
                     continue;
                 }
+                Next::EndSearch => {
+                    self.lock().overtaken.cancel();
+                    None
+                }
                 Next::CallOff => {
                     self.call_off();
                     None
@@ -131,10 +135,16 @@ impl Conversation {
         match &next {
             Next::Search(until) => {
                 state.gone = CancellationToken::new();
+                state.overtaken = CancellationToken::new();
                 state.keeper_wakes_at = *until;
             }
             Next::Wait(until) => state.keeper_wakes_at = *until,
-            Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::GiveUp(_) | Next::Rest => {}
+            Next::Close(_)
+            | Next::CloseIdle
+            | Next::EndSearch
+            | Next::CallOff
+            | Next::GiveUp(_)
+            | Next::Rest => {}
         }
         next
     }

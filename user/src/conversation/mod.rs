@@ -104,6 +104,8 @@ struct State {
     keeper_wakes_at: Option<Instant>,
     /// Cancelled when the Room says that the peer a search is for is gone.
     gone: CancellationToken,
+    /// Cancelled when another search is to take the place of the one that goes on.
+    overtaken: CancellationToken,
     /// Cancelled when the attempts that go on are for nobody any more.
     called_off: CancellationToken,
 }
@@ -171,6 +173,7 @@ impl Conversation {
                 keeper: Keeper::default(),
                 keeper_wakes_at: None,
                 gone: CancellationToken::new(),
+                overtaken: CancellationToken::new(),
                 called_off: CancellationToken::new(),
             }),
             phase: watch::channel(Phase::Closed).0,

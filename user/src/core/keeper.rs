@@ -1,7 +1,8 @@
 //! What is to be done about one peer: search for a path, climb, tidy up, give up, rest.
 //!
 //! - A path is searched for while something is owed to the peer or somebody wants to talk to it, and no link is
-//!   up; and beside a link that is suspect, on the relay, or on a worse rung than the Room offered last.
+//!   up; and beside a link that is suspect, on the relay, or on a worse rung than the Room offered last. One at a time;
+//!   a link that becomes suspect does not wait for the end of a search that began before, for something else.
 //! - What is owed is kept for as long as the reason it cannot be delivered may pass: [`OFFLINE`], [`OUTAGE`],
 //!   [`NO_PATH`]. New messages fail at once meanwhile if the peer is offline.
 //! - Of two users the one whose name sorts first is the *steward*: it alone climbs by schedule and closes
@@ -76,6 +77,8 @@ pub(crate) enum Next {
     /// Close every link: nobody has used the channel for long. The session stays, so that what the peer sends at this very
     /// moment arrives over the next link.
     CloseIdle,
+    /// End the search that goes on: it was not for the link that is suspect, and another is to begin.
+    EndSearch,
     /// Search no more: the channel rests, and nobody wants a link.
     CallOff,
     /// Report what is owed: no way leads to the peer.
@@ -91,6 +94,8 @@ pub(crate) struct Keeper {
     /// The task runs.
     awake: bool,
     searching: bool,
+    /// What goes on was begun because of a link that is gone or suspect, and has not led to another one yet.
+    replaces: bool,
     suspect: bool,
     /// When a link that stays suspect is a reason for another search.
     suspect_again: Option<Instant>,
@@ -145,6 +150,7 @@ impl Keeper {
     /// A link came up.
     pub(crate) fn linked(&mut self) {
         self.phase = Phase::Ready;
+        self.replaces = false;
         self.failures = 0;
         self.error = None;
         self.next_search = None;
@@ -220,13 +226,19 @@ impl Keeper {
         match &next {
             Next::Search(_) => {
                 self.searching = true;
+                self.replaces = self.suspect || view.suspect || view.active.is_none();
                 self.suspect = false;
                 self.climb_wanted = None;
             }
             Next::GiveUp(error) => {
                 *self = Self { phase: Phase::Failed(error.clone()), awake: self.awake, ..Self::default() };
             }
-            Next::Wait(_) | Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::Rest => {}
+            Next::Wait(_)
+            | Next::Close(_)
+            | Next::CloseIdle
+            | Next::EndSearch
+            | Next::CallOff
+            | Next::Rest => {}
         }
         next
     }
@@ -258,6 +270,11 @@ impl Keeper {
         }
         if search && !self.searching {
             return Next::Search(until);
+        }
+        if self.suspect && !self.replaces {
+            // A climb, or what is left of the search that found the link, may wait for seconds where nothing answers.
+            self.replaces = true;
+            return Next::EndSearch;
         }
         // The peer may not believe in the link that carries this side's data, and then it sends on another.
         let in_use = |id| id == active || view.answers_on == Some(id);
@@ -530,6 +547,25 @@ mod tests {
         assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
         keeper.searched(Ok(()), now);
         assert!(matches!(keeper.decide(&on(LAN, &[LAN]), true, now), Next::Wait(_)));
+    }
+
+    #[test]
+    fn a_suspicion_ends_a_search_for_something_else_and_not_one_that_serves_it() {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.climb_now(Rung::Lan);
+        let relayed = on(RELAY, &[RELAY]);
+        assert!(matches!(keeper.decide(&relayed, true, now), Next::Search(_)));
+        keeper.suspects();
+        assert_eq!(keeper.decide(&relayed, true, now), Next::EndSearch);
+        assert!(matches!(keeper.decide(&relayed, true, now), Next::Wait(_)), "it is ended once");
+        keeper.searched(Ok(()), now);
+        assert!(matches!(keeper.decide(&relayed, true, now), Next::Search(_)));
+        keeper.suspects();
+        assert!(matches!(keeper.decide(&relayed, true, now), Next::Wait(_)), "it is under way");
+        // It finds a link, goes on for a better one, and that link falls silent, too.
+        keeper.linked();
+        assert_eq!(keeper.decide(&relayed, true, now), Next::EndSearch);
     }
 
     #[test]

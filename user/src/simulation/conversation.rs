@@ -235,6 +235,12 @@ impl World {
                     self.call_off(user, run, peer);
                     continue;
                 }
+                Some(Next::EndSearch) => {
+                    if self.conversation(user, run, peer).is_some_and(|c| c.search.is_some()) {
+                        self.searched(user, run, peer, Ok(()));
+                    }
+                    None
+                }
                 Some(Next::CallOff) => {
                     self.call_off(user, run, peer);
                     None
@@ -282,7 +288,12 @@ impl World {
         let next = conversation.keeper.decide(&view, steward, now);
         conversation.keeper_wakes_at = match &next {
             Next::Search(until) | Next::Wait(until) => *until,
-            Next::Close(_) | Next::CloseIdle | Next::CallOff | Next::GiveUp(_) | Next::Rest => None,
+            Next::Close(_)
+            | Next::CloseIdle
+            | Next::EndSearch
+            | Next::CallOff
+            | Next::GiveUp(_)
+            | Next::Rest => None,
         };
         if !matches!(next, Next::Wait(_)) {
             let words = match &next {

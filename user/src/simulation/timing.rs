@@ -134,6 +134,15 @@ impl Death {
     }
 }
 
+/// Every connection of the two swallows everything from now on.
+fn swallow_all(world: &mut World) {
+    let run = run_of(world, 0);
+    let links = world.conversation(0, run, 1).map(|c| c.links.values().copied().collect::<Vec<_>>());
+    for conn in links.expect("the two talk") {
+        world.cut(conn, [None, None]);
+    }
+}
+
 /// A suspicion takes a second, and what follows it an introduction and the ladder's first attempts.
 const REPLACED: Duration = Duration::from_secs(2);
 
@@ -167,6 +176,43 @@ fn a_link_that_swallows_everything_is_replaced_within_2_s_while_both_talk() {
         world.ledger.check_nothing_lost_so_far();
     }
     println!("from the death of a link to the next message, {}", spread(took));
+}
+
+#[test]
+fn a_relayed_link_that_falls_silent_while_a_search_waits_for_a_silent_path_is_replaced_within_2_s() {
+    let mut took = Vec::new();
+    for seed in 0..60 {
+        let mut world = world(seed, 2, Duration::from_secs(3600));
+        let climbing = seed % 2 == 0;
+        let state = lan(&mut world);
+        (state.down, state.refuses) = (climbing, false);
+        talk(&mut world, Duration::from_secs(1));
+        if climbing {
+            // The relay took over when the first message was sent; the steward climbs 5 s later.
+            talk(&mut world, Duration::from_millis(4300));
+        } else {
+            // The search that finds the relay goes on for the path that fell silent.
+            let state = lan(&mut world);
+            (state.down, state.refuses) = (true, false);
+            swallow_all(&mut world);
+            while [rung(&mut world, 0, 1), rung(&mut world, 1, 0)] != [Some(Rung::Relay); 2] {
+                talk(&mut world, Duration::from_millis(20));
+            }
+        }
+        let before = world.chance.ms(0, 2500);
+        talk(&mut world, before);
+        assert_eq!(rung(&mut world, 0, 1), Some(Rung::Relay), "seed {seed}");
+        swallow_all(&mut world);
+        let since = world.now;
+        talk(&mut world, Duration::from_secs(8));
+        for from in [0, 1] {
+            let gap = until_next(&world, from, since);
+            assert!(gap <= REPLACED, "{}\nseed {seed}: nothing from {from} for {gap:?}", story(&world));
+            took.push(gap);
+        }
+        world.ledger.check_nothing_lost_so_far();
+    }
+    println!("from the death of a link during a search to the next message, {}", spread(took));
 }
 
 #[test]
