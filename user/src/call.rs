@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use parlor_protocol::body::{BodyError, from_body};
@@ -13,10 +13,9 @@ use parlor_protocol::limits::EVENT_NAME_BYTES;
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::wire::peer::Status;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::conversation::{CallEnd, Conversation};
+use crate::conversation::{CallEnd, Called, Calling, Conversation};
 use crate::error::{GetError, RemoteError, SendError};
 use crate::{clock, scratch};
 
@@ -127,10 +126,7 @@ enum Step {
     /// It could not be made.
     Failed(SendError),
     /// It went out at once. No timer runs here: the channel watches over the answer.
-    Called {
-        number: u32,
-        end: oneshot::Receiver<CallEnd>,
-    },
+    Called(Called),
     /// It has to wait for a way to the peer, or for room.
     Waits(Pin<Box<dyn Future<Output = Result<CallEnd, SendError>> + Send>>),
     Over,
@@ -143,17 +139,15 @@ impl<A, E> fmt::Debug for Getting<A, E> {
 }
 
 impl<A, E> Getting<A, E> {
-    fn begin(&self, mut body: Vec<u8>, timeout: Option<Duration>) -> Step {
+    fn begin(&self, mut body: Vec<u8>, timeout: Option<Duration>, waker: &Waker) -> Step {
         let Some(name) = self.name else { return Step::Over };
-        if self.conversation.is_ready() {
-            match self.conversation.try_call(&name, milliseconds(timeout), &mut body) {
-                Ok(Some((number, end))) => {
-                    scratch::give_back(body);
-                    return Step::Called { number, end };
-                }
-                Ok(None) => {}
-                Err(error) => return Step::Failed(error),
+        match self.conversation.call_now(&name, milliseconds(timeout), &mut body, waker) {
+            Ok(Some(called)) => {
+                scratch::give_back(body);
+                return Step::Called(called);
             }
+            Ok(None) => {}
+            Err(error) => return Step::Failed(error),
         }
         Step::Waits(Box::pin(call(Arc::clone(&self.conversation), name, body, timeout)))
     }
@@ -169,12 +163,13 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let Step::New { body, timeout } = &mut self.step {
             let (body, timeout) = (std::mem::take(body), *timeout);
-            self.step = self.begin(body, timeout);
+            self.step = self.begin(body, timeout, cx.waker());
+            if let Step::Called(_) = self.step {
+                return Poll::Pending;
+            }
         }
         let end = match &mut self.step {
-            Step::Called { end, .. } => {
-                Ok(ready!(Pin::new(end).poll(cx)).unwrap_or(CallEnd::Interrupted { maybe_executed: true }))
-            }
+            &mut Step::Called(called) => Ok(ready!(self.conversation.poll_call(called, cx.waker()))),
             Step::Waits(call) => ready!(call.as_mut().poll(cx)),
             Step::Failed(_) => match std::mem::replace(&mut self.step, Step::Over) {
                 Step::Failed(error) => Err(error),
@@ -193,8 +188,8 @@ where
 
 impl<A, E> Drop for Getting<A, E> {
     fn drop(&mut self) {
-        if let Step::Called { number, .. } = self.step {
-            self.conversation.cancel(number);
+        if let Step::Called(called) = self.step {
+            self.conversation.cancel(called);
         }
     }
 }
@@ -218,26 +213,22 @@ async fn call(
         }
     };
     scratch::give_back(body);
-    let (number, end) = pushed?;
-    let mut cancel = CancelOnDrop { conversation: &conversation, call: Some(number) };
-    let end = match until {
+    let end = pushed?;
+    Ok(match until {
         None => end.await,
-        Some(until) => match timeout_at(until.into(), end).await {
-            Ok(end) => end,
-            Err(_) => return Ok(CallEnd::TimedOut { maybe_executed: true }),
-        },
-    };
-    cancel.call = None;
-    Ok(end.unwrap_or(CallEnd::Interrupted { maybe_executed: true }))
+        Some(until) => {
+            timeout_at(until.into(), end).await.unwrap_or(CallEnd::TimedOut { maybe_executed: true })
+        }
+    })
 }
 
 /// Opens the channel first, so that the peer is told how much is left then.
-async fn call_by(
-    conversation: &Arc<Conversation>,
+async fn call_by<'a>(
+    conversation: &'a Arc<Conversation>,
     name: &Name,
     body: &mut Vec<u8>,
     until: Instant,
-) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
+) -> Result<Calling<'a>, SendError> {
     conversation.ready().await?;
     let left = until.saturating_duration_since(clock::now());
     conversation.call(name, milliseconds(Some(left)), body).await
@@ -246,19 +237,6 @@ async fn call_by(
 /// A call's timeout as the peer is told it. 0: none.
 fn milliseconds(timeout: Option<Duration>) -> u32 {
     timeout.map_or(0, |timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1))
-}
-
-struct CancelOnDrop<'a> {
-    conversation: &'a Arc<Conversation>,
-    call: Option<u32>,
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call {
-            self.conversation.cancel(call);
-        }
-    }
 }
 
 fn read_end<A, E>(end: CallEnd, peer: &UserName, name: Option<&Name>) -> Result<A, GetError<E>>

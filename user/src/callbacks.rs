@@ -11,8 +11,9 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,11 +52,13 @@ impl Context {
 pub(crate) type Answering = Pin<Box<dyn Future<Output = (Status, Vec<u8>)> + Send>>;
 pub(crate) type Handling = Pin<Box<dyn Future<Output = ()> + Send>>;
 type GetFn = dyn Fn(Context, Bytes) -> Answering + Send + Sync;
+type GetNowFn = dyn Fn(Context, Bytes) -> Result<(Status, Vec<u8>), Answering> + Send + Sync;
 type SendFn = dyn Fn(Context, Bytes) -> Handling + Send + Sync;
 
 /// A callback for `get`.
 pub(crate) struct Callback {
     run: Box<GetFn>,
+    run_now: Box<GetNowFn>,
     short_polls: AtomicU32,
     /// Calls of this callback that may run at once for all peers, and how many do.
     pub(crate) limit: AtomicUsize,
@@ -65,6 +68,11 @@ pub(crate) struct Callback {
 impl Callback {
     pub(crate) fn call(&self, context: Context, body: Bytes) -> Answering {
         (self.run)(context, body)
+    }
+
+    /// Begins a call and polls it once, with nobody to wake. An error is what is left to do.
+    pub(crate) fn call_now(&self, context: Context, body: Bytes) -> Result<(Status, Vec<u8>), Answering> {
+        (self.run_now)(context, body)
     }
 
     /// True if it may be polled where the call was read.
@@ -97,6 +105,8 @@ impl Handler {
 #[derive(Default)]
 pub(crate) struct Callbacks {
     gets: RwLock<HashMap<EventName, Arc<Callback>>>,
+    /// Counts the changes of `gets`.
+    version: AtomicU64,
     sends: RwLock<HashMap<EventName, Arc<Handler>>>,
 }
 
@@ -105,13 +115,25 @@ impl Callbacks {
         self.gets.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// What was looked up is what would be found now, as long as this stays the same. To be asked before looking up.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn change_gets(&self) -> RwLockWriteGuard<'_, HashMap<EventName, Arc<Callback>>> {
+        let gets = self.gets.write().unwrap_or_else(PoisonError::into_inner);
+        // Who sees the new version and looks has to wait for the change.
+        self.version.fetch_add(1, Ordering::Release);
+        gets
+    }
+
     pub(crate) fn send(&self, event: &str) -> Option<Arc<Handler>> {
         self.sends.read().unwrap_or_else(PoisonError::into_inner).get(event).cloned()
     }
 
     /// Lets go of all of them. They are dropped outside the locks: they may hold what registers others.
     pub(crate) fn clear(&self) {
-        let gets = std::mem::take(&mut *self.gets.write().unwrap_or_else(PoisonError::into_inner));
+        let gets = std::mem::take(&mut *self.change_gets());
         let sends = std::mem::take(&mut *self.sends.write().unwrap_or_else(PoisonError::into_inner));
         drop((gets, sends));
     }
@@ -126,34 +148,38 @@ impl Callbacks {
         E: Serialize,
     {
         let callback = Arc::new(callback);
+        let now = Arc::clone(&callback);
         let run = move |context: Context, body: Bytes| -> Answering {
             let callback = Arc::clone(&callback);
             Box::pin(async move {
-                let argument = match from_body::<A>(&body) {
+                let argument = match read_argument::<A>(&body) {
                     Ok(argument) => argument,
-                    Err(error) => return (Status::Argument, error.to_string().into_bytes()),
+                    Err(error) => return error,
                 };
                 drop(body);
-                let (status, encoded) = match callback(context, argument).await {
-                    Ok(answer) => (Status::Ok, encode(&answer)),
-                    Err(error) => (Status::Failed, encode(&error)),
-                };
-                match encoded {
-                    Ok(body) => (status, body),
-                    Err(error) => {
-                        tracing::warn!(%error, "a callback's answer cannot be encoded");
-                        (Status::Panicked, Vec::new())
-                    }
-                }
+                encode_answer(&callback(context, argument).await)
             })
+        };
+        let run_now = move |context: Context, body: Bytes| -> Result<(Status, Vec<u8>), Answering> {
+            let argument = match read_argument::<A>(&body) {
+                Ok(argument) => argument,
+                Err(error) => return Ok(error),
+            };
+            drop(body);
+            let mut answering = Box::pin(now(context, argument));
+            match answering.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Ok(encode_answer(&answer)),
+                Poll::Pending => Err(Box::pin(async move { encode_answer(&answering.await) })),
+            }
         };
         let entry = Arc::new(Callback {
             run: Box::new(run),
+            run_now: Box::new(run_now),
             short_polls: AtomicU32::new(0),
             limit: AtomicUsize::new(usize::MAX),
             running: AtomicUsize::new(0),
         });
-        let mut gets = self.gets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut gets = self.change_gets();
         gets.insert(name.clone(), Arc::clone(&entry));
         Registration { callbacks: Arc::clone(self), name, entry: Entry::Get(entry), kept: false }
     }
@@ -186,6 +212,25 @@ impl Callbacks {
         let mut sends = self.sends.write().unwrap_or_else(PoisonError::into_inner);
         sends.insert(event.clone(), Arc::clone(&entry));
         Registration { callbacks: Arc::clone(self), name: event, entry: Entry::Send(entry), kept: false }
+    }
+}
+
+/// Reads a call's argument. An error is the answer.
+fn read_argument<A: DeserializeOwned>(body: &Bytes) -> Result<A, (Status, Vec<u8>)> {
+    from_body(body).map_err(|error| (Status::Argument, error.to_string().into_bytes()))
+}
+
+fn encode_answer<T: Serialize, E: Serialize>(answer: &Result<T, E>) -> (Status, Vec<u8>) {
+    let (status, encoded) = match answer {
+        Ok(answer) => (Status::Ok, encode(answer)),
+        Err(error) => (Status::Failed, encode(error)),
+    };
+    match encoded {
+        Ok(body) => (status, body),
+        Err(error) => {
+            tracing::warn!(%error, "a callback's answer cannot be encoded");
+            (Status::Panicked, Vec::new())
+        }
     }
 }
 
@@ -245,7 +290,7 @@ impl Drop for Registration {
         }
         match &self.entry {
             Entry::Get(callback) => {
-                let mut gets = self.callbacks.gets.write().unwrap_or_else(PoisonError::into_inner);
+                let mut gets = self.callbacks.change_gets();
                 if gets.get(&self.name).is_some_and(|current| Arc::ptr_eq(current, callback)) {
                     gets.remove(&self.name);
                 }

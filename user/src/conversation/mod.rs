@@ -7,6 +7,8 @@
 //! serves the channel's deadlines, asks the Room for introductions, climbs from the relay, and gives up in
 //! time.
 
+mod answering;
+mod callers;
 mod climb;
 mod dispatch;
 mod keeper;
@@ -20,14 +22,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parlor_protocol::limits::{RECEIVE_WINDOW, UNACKED_USER};
 use parlor_protocol::name::{EventName, UserName};
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::session::{Placed, Progress};
-use parlor_protocol::wire::peer::Status;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -39,19 +39,13 @@ use crate::error::{Interrupted, OpenError};
 use crate::hub::Hub;
 use crate::net::link::{Link, Source};
 
+use self::callers::{Callers, Seat};
+
+pub(crate) use self::callers::{CallEnd, Called, Calling};
 pub(crate) use self::links::Incoming;
 
-/// How a call ended.
-#[derive(Debug)]
-pub(crate) enum CallEnd {
-    Answered(Status, Bytes),
-    Interrupted { maybe_executed: bool },
-    TimedOut { maybe_executed: bool },
-}
-
-pub(crate) type CallToken = oneshot::Sender<CallEnd>;
 pub(crate) type ReceiptToken = oneshot::Sender<Result<(), Interrupted>>;
-type Events = Vec<ChannelEvent<CallToken, ReceiptToken>>;
+type Events = Vec<ChannelEvent<Seat, ReceiptToken>>;
 
 /// Sessions with this peer whose end is remembered for receipts that are asked for late.
 const ENDED_SESSIONS: usize = 16;
@@ -78,7 +72,8 @@ pub(crate) struct Conversation {
 }
 
 struct State {
-    channel: Channel<CallToken, ReceiptToken>,
+    channel: Channel<Seat, ReceiptToken>,
+    callers: Callers,
     links: HashMap<LinkId, Arc<Link>>,
     active: Option<Arc<Link>>,
     /// Counts sessions, and where the latest ended ones stood.
@@ -156,6 +151,7 @@ impl Conversation {
             hub: Arc::downgrade(hub),
             state: Mutex::new(State {
                 channel: Channel::new(epoch, hub.settings.max_body, clock::now()),
+                callers: Callers::default(),
                 links: HashMap::new(),
                 active: None,
                 session: 0,
@@ -353,11 +349,6 @@ impl Conversation {
             // Acknowledgements come within a quarter of a second while the link lives.
             let _ = tokio::time::timeout(Duration::from_millis(10), news).await;
         }
-    }
-
-    /// True if what is sent has a way to go.
-    pub(crate) fn is_ready(&self) -> bool {
-        *self.phase.borrow() == Phase::Ready
     }
 
     /// An error if what is sent has no way to go.

@@ -14,6 +14,7 @@ use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::Conversation;
+use super::answering::Intake;
 use crate::clock;
 use crate::core::channel::{Event, LinkId};
 use crate::hub::{Hub, harness};
@@ -85,4 +86,18 @@ async fn a_link_that_only_waits_to_say_its_last_word_is_no_way_to_the_peer() {
     has_a_closing_link(&conversation);
     // Who asks for a path would ask again at once, for ever.
     assert_eq!(conversation.linked().now_or_never(), None);
+}
+
+#[tokio::test]
+async fn a_callback_that_goes_is_not_found_for_a_call_that_came_with_an_earlier_one() {
+    let (hub, _conversation) = foo_and_bar();
+    let (mut intake, wait) = (Intake::new(0), Bytes::from_static(b"wait"));
+    let first = Arc::clone(intake.look_up(&hub, &wait).unwrap());
+    assert!(Arc::ptr_eq(intake.look_up(&hub, &wait).unwrap(), &first));
+    assert!(intake.look_up(&hub, &Bytes::from_static(b"other")).is_none());
+    let another = |_, (): ()| async { Ok::<_, ()>(()) };
+    let registered = hub.callbacks.on_get("wait".parse().unwrap(), another);
+    assert!(!Arc::ptr_eq(intake.look_up(&hub, &wait).unwrap(), &first));
+    drop(registered);
+    assert!(intake.look_up(&hub, &wait).is_none());
 }

@@ -5,9 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use parlor_protocol::session::Given;
 use tokio::sync::oneshot;
 
-use super::{ALWAYS, CallEnd, Conversation, Sent, Share, State};
-use crate::call::Name;
-use crate::clock;
+use super::{ALWAYS, Conversation, Sent, Share, State};
 use crate::core::channel::PushError;
 use crate::core::keeper::Phase;
 use crate::error::{Interrupted, SendError};
@@ -70,18 +68,8 @@ impl Conversation {
         Ok(Some(Sent { session, placed }))
     }
 
-    /// Makes a call, waiting for room. The receiver gets its end.
-    pub(crate) async fn call(
-        self: &Arc<Self>,
-        name: &Name,
-        timeout_ms: u32,
-        body: &mut Vec<u8>,
-    ) -> Result<(u32, oneshot::Receiver<CallEnd>), SendError> {
-        self.when_there_is_room(|| self.try_call(name, timeout_ms, body)).await
-    }
-
     /// Tries until there is room, or no way to the peer.
-    async fn when_there_is_room<T>(
+    pub(super) async fn when_there_is_room<T>(
         self: &Arc<Self>,
         mut attempt: impl FnMut() -> Result<Option<T>, SendError>,
     ) -> Result<T, SendError> {
@@ -104,36 +92,6 @@ impl Conversation {
                 () = here => {}
                 () = anywhere => {}
             }
-        }
-    }
-
-    /// Makes a call if there is room for it.
-    pub(crate) fn try_call(
-        self: &Arc<Self>,
-        name: &Name,
-        timeout_ms: u32,
-        body: &mut Vec<u8>,
-    ) -> Result<Option<(u32, oneshot::Receiver<CallEnd>)>, SendError> {
-        let (token, end) = oneshot::channel();
-        let mut state = self.lock();
-        let quiet = state.channel.is_quiet();
-        match state.channel.get(name.as_bytes(), timeout_ms, Given::Owned(body), token, clock::now()) {
-            Ok(call) => {
-                self.keep_awake(&state);
-                self.sent(state, quiet);
-                Ok(Some((call, end)))
-            }
-            Err((PushError::TooLarge { len, limit }, _)) => Err(SendError::TooLarge { len, limit }),
-            Err((PushError::Full(_) | PushError::TooManyCalls, _)) => Ok(None),
-        }
-    }
-
-    /// The caller waits no more.
-    pub(crate) fn cancel(self: &Arc<Self>, call: u32) {
-        let mut state = self.lock();
-        if state.channel.cancel(call).is_some() {
-            self.room.notify_waiters();
-            self.sent(state, false);
         }
     }
 
