@@ -29,6 +29,8 @@ pub(crate) struct After {
     pub(crate) rekey: bool,
     /// The peer uses this link no more, or this side does: no record follows.
     pub(crate) closed: bool,
+    /// There is something to say in another record at once.
+    pub(crate) more: bool,
 }
 
 impl<C, R> Channel<C, R> {
@@ -104,7 +106,9 @@ impl<C, R> Channel<C, R> {
             self.links.remove(id);
             self.repeat = scope == Scope::Link;
         }
-        Some(After { rekey, closed: closing.is_some() })
+        let pings = self.links.get_mut(id).is_some_and(|link| !link.pings.is_empty());
+        let more = closing.is_none() && (pings || (active && self.out.has_work()));
+        Some(After { rekey, closed: closing.is_some(), more })
     }
 
     /// Takes in a record. An error is the peer's fault and ends the link; what came before it counts.
