@@ -8,6 +8,7 @@
 //! - [`netns`]: hosts, switches and routers with NAT, made of network namespaces.
 //! - [`process`]: programs that never outlive their owner, and waits that always end.
 //! - [`binaries`], [`programs`]: where `parlor-room` and `parlor` are, and how to run them.
+//! - [`calendar`]: a calendar for one program alone, which can be set while it runs.
 //! - [`memory`]: searching the memory of a running process.
 //! - [`hostile`]: clients, peers and networks that misbehave.
 //! - [`mod@bench`]: Parlor beside raw TCP; the program `parlor-bench`.
@@ -18,6 +19,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod calendar;
 pub mod faults;
 pub mod hostile;
 pub mod memory;

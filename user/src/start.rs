@@ -37,7 +37,7 @@ pub enum NoPast {
     #[error("{0} was not in this Room before, from this data directory")]
     NeverHere(UserName),
     /// There is no introduction that still holds.
-    #[error("{0} has kept no introduction of the last 24 h to any peer")]
+    #[error("{0} has kept no introduction to any peer that is of the last 24 h by this machine's clock")]
     NoIntroduction(UserName),
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -78,7 +78,7 @@ pub(crate) fn recall(
     let kept = data.introductions(room, name, &identity, now)?;
     let kept = kept.ok_or_else(|| NoPast::NoIntroduction(name.clone()))?;
     let pins = data.pinned_peers(room)?;
-    let ticket = data.ticket(room, name, now).unwrap_or_else(|error| {
+    let ticket = data.ticket(room, name).unwrap_or_else(|error| {
         tracing::warn!(%error, "the resume ticket cannot be read: logging in without it");
         None
     });

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::calendars::ClockArgs;
 use super::crowd::CrowdArgs;
 use super::lines::LinesArgs;
 use super::outages::OutagesArgs;
@@ -32,6 +33,8 @@ pub(super) enum What {
     Climbs(ClimbsArgs),
     /// The Room is killed again and again under load.
     Outages(OutagesArgs),
+    /// The calendars of the Room and of users are set a day forward and back under load. Needs libfaketime.
+    Clock(ClockArgs),
     /// A thousand users and a Room that goes and comes back.
     Crowd(CrowdArgs),
     /// A receiver that takes nothing, and a gigabyte offered to it.

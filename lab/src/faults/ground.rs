@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use super::calendars::Calendars;
 use super::words::{Order, PairStatus, Status};
 use crate::clock;
 use crate::netns::{Host, Internet, Lab, Lan};
@@ -96,6 +97,16 @@ enum Network {
 impl Ground {
     /// Starts a Room and this many pairs of talkers. They do not talk yet.
     pub(super) fn build(place: Place, pairs: usize, manner: Manner) -> Result<Self> {
+        Self::build_by(place, pairs, manner, None)
+    }
+
+    /// The same, by calendars that can be set.
+    pub(super) fn build_by(
+        place: Place,
+        pairs: usize,
+        manner: Manner,
+        calendars: Option<&Calendars>,
+    ) -> Result<Self> {
         let (lab, stage) = (Lab::new()?, Stage::new()?);
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let (network, room_host, room_ip, foo_host, bar_host, ways) = match place {
@@ -120,7 +131,11 @@ impl Ground {
                 (Network::Internet { _internet: Box::new(internet) }, room, ip, foo, bar, ways)
             }
         };
-        let room_setup = stage.room("room").on(&room_host).listen(format!("{room_ip}:{PORT}")).arg("--open");
+        let mut room_setup =
+            stage.room("room").on(&room_host).listen(format!("{room_ip}:{PORT}")).arg("--open");
+        for (name, value) in calendars.iter().flat_map(|calendars| calendars.room.environment()) {
+            room_setup = room_setup.env(name, &value);
+        }
         let room = room_setup.clone().start()?;
         let (mut foo, mut bar) = (talkers(&foo_host, "Foo", "Bar")?, talkers(&bar_host, "Bar", "Foo")?);
         for command in [&mut foo, &mut bar] {
@@ -135,6 +150,10 @@ impl Ground {
         }
         if manner.bar_is_stuck {
             bar.arg("--stuck");
+        }
+        if let Some(calendars) = calendars {
+            foo.envs(calendars.foo.environment());
+            bar.envs(calendars.bar.environment());
         }
         let (foo, bar) = (ready(foo)?, ready(bar)?);
         let room = Some(room);

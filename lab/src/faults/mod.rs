@@ -6,9 +6,10 @@
 //!
 //! - `ground`: the Room, the talkers, and ways to break what is between them.
 //! - `talkers`, `ledger`, `words`: the users, what has arrived, and what they are told.
-//! - `storm`, `pauses`, `outages`, `crowd`, `stopped`: rows. `report`: how they are printed.
+//! - `storm`, `pauses`, `outages`, `crowd`, `stopped`, `calendars`: rows. `report`: how they are printed.
 
 mod args;
+mod calendars;
 mod crowd;
 mod ground;
 mod ledger;
@@ -48,6 +49,7 @@ pub fn main() -> Result<bool> {
         What::Crowd(crowd) => crowd::measure(crowd, &mut report)?,
         What::Lines(lines) => lines::measure(lines, &mut report)?,
         What::Outages(outages) => outages::measure(outages, &mut report)?,
+        What::Clock(clock) => calendars::measure(clock, &mut report)?,
     }
     Ok(report.finish())
 }

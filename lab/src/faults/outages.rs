@@ -17,7 +17,7 @@ const BACK: Duration = Duration::from_secs(120);
 /// Everybody talks undisturbed for so long before each kill.
 const QUIET: Duration = Duration::from_millis(500);
 /// A direct conversation must not pause longer than this, in milliseconds: a scheduler's whim on two busy CPUs.
-const UNNOTICED_MS: f64 = 250.0;
+pub(super) const UNNOTICED_MS: f64 = 250.0;
 
 /// How often, and for how long.
 #[derive(Debug, Clone, Args)]

@@ -113,7 +113,7 @@ async fn talk(args: &TalkersArgs) -> Result<()> {
             Order::Explain { pair } => talkers.get(pair).map(Talker::story).unwrap_or_default(),
             _ => Vec::new(),
         };
-        say(&serde_json::to_string(&Status { pairs, story })?)?;
+        say(&serde_json::to_string(&Status { pairs, calendar: clock::calendar(), story })?)?;
     }
     Ok(())
 }

@@ -43,6 +43,9 @@ pub(super) enum Order {
 pub(super) struct Status {
     /// Each pair's user of this process.
     pub(super) pairs: Vec<PairStatus>,
+    /// Their calendar, in seconds since 1970.
+    #[serde(default)]
+    pub(super) calendar: u64,
     /// What was asked for by [`Order::Explain`].
     #[serde(default)]
     pub(super) story: Vec<String>,

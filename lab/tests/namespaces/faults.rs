@@ -239,6 +239,6 @@ fn over_a_distance_lines_stay_in_order_and_many_are_on_their_way_at_once() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is measured here is real")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }

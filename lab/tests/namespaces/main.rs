@@ -1,10 +1,11 @@
 //! Parlor between real hosts: which rung two users find on which network, and what the Room gets to see.
 //!
-//! Every test has networks of its own. They take turns, because one of them measures time.
+//! Every test has networks of its own. They take turns, because one of them measures time; but for one that only waits.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod faults;
+mod silence;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -142,17 +142,14 @@ struct IdentityFile {
 #[derive(Serialize, Deserialize)]
 struct TicketFile {
     ticket: Zeroizing<String>,
-    expires: u64,
     password_tag: u8,
 }
 
-/// A resume ticket as it is kept.
+/// A resume ticket as it is kept. The Room alone says when it has ended: this machine's calendar may be wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTicket {
     /// The ticket.
     pub secret: TicketSecret,
-    /// When it ends, in seconds since 1970 by this machine's clock.
-    pub expires: u64,
     /// Tells the passwords it was won with from most others, so that a wrong password is not hidden by a
     /// good ticket. 8 bits are enough for that and tell a thief next to nothing.
     pub password_tag: u8,
@@ -275,18 +272,12 @@ impl DataDir {
         file.peers.into_iter().map(entry).collect()
     }
 
-    /// The resume ticket of the last login, unless it has ended. `now` is in seconds since 1970.
-    pub fn ticket(
-        &self,
-        room: Fingerprint,
-        name: &UserName,
-        now: u64,
-    ) -> Result<Option<StoredTicket>, DataError> {
+    /// The resume ticket of the last login.
+    pub fn ticket(&self, room: Fingerprint, name: &UserName) -> Result<Option<StoredTicket>, DataError> {
         let file = of_user(room, "ticket", name);
         let Some(content) = self.read::<TicketFile>(&file)? else { return Ok(None) };
         let secret = TicketSecret(self.unhex(&file, &content.ticket)?);
-        let ticket = StoredTicket { secret, expires: content.expires, password_tag: content.password_tag };
-        Ok((ticket.expires > now).then_some(ticket))
+        Ok(Some(StoredTicket { secret, password_tag: content.password_tag }))
     }
 
     /// Keeps the resume ticket of a login, or drops the one that was kept.
@@ -299,11 +290,8 @@ impl DataDir {
         let file = of_user(room, "ticket", name);
         let exclusive = self.files.exclusive()?;
         let Some(ticket) = ticket else { return exclusive.remove(&file) };
-        let content = TicketFile {
-            ticket: Zeroizing::new(hex(&ticket.secret.0)),
-            expires: ticket.expires,
-            password_tag: ticket.password_tag,
-        };
+        let content =
+            TicketFile { ticket: Zeroizing::new(hex(&ticket.secret.0)), password_tag: ticket.password_tag };
         exclusive.write(&file, &text(content))
     }
 

@@ -67,6 +67,11 @@ pub(crate) fn joined() -> Joined {
 
 /// Bar asks to be introduced to Foo, which is to wait for it on these rungs.
 pub(crate) fn bar_asks(cipher: Cipher, rungs: &[Rung]) -> control::Introduced {
+    bar_asks_at(1, cipher, rungs)
+}
+
+/// The same, when the Room's calendar says so many seconds since 1970.
+pub(crate) fn bar_asks_at(issued_at: u64, cipher: Cipher, rungs: &[Rung]) -> control::Introduced {
     let party = |name: &str, seed: &[u8; 32]| {
         let identity = Identity::from_seed(seed);
         Party {
@@ -81,7 +86,7 @@ pub(crate) fn bar_asks(cipher: Cipher, rungs: &[Rung]) -> control::Introduced {
         asker: party("Bar", &BAR),
         asked: party("Foo", &FOO),
         cipher,
-        issued_at: 1,
+        issued_at,
         lifetime: 86_400,
     };
     control::Introduced {

@@ -143,12 +143,7 @@ impl Hub {
         self.introduced.notify_waiters();
         let mut offers = introduced.rungs;
         offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
-        let latest = Latest {
-            known: Arc::clone(&known),
-            offers: offers.clone(),
-            signed,
-            received_at: clock::unix_now(),
-        };
+        let latest = Latest { known: Arc::clone(&known), offers: offers.clone(), signed };
         self.set_latest(latest, now);
         Ok(Introduced { known, offers, age: None })
     }

@@ -24,6 +24,8 @@ use crate::start::Valid;
 
 /// From one write to the next.
 const REST: Duration = Duration::from_secs(1);
+/// Two introductions that cross were issued within so many seconds: what lies between is the disk that keeps the pins.
+const CROSSING: u64 = 60;
 
 /// The latest introduction to a peer.
 #[derive(Debug, Clone)]
@@ -31,8 +33,6 @@ pub(super) struct Latest {
     pub(super) known: Arc<Known>,
     pub(super) offers: Vec<RungOffer>,
     pub(super) signed: SignedIntroduction,
-    /// In seconds since 1970.
-    pub(super) received_at: u64,
 }
 
 impl Hub {
@@ -46,9 +46,7 @@ impl Hub {
             let mut offers = cached.rungs;
             offers.retain(|offer| self.settings.rungs.contains(&offer.rung));
             self.remember(&known, now);
-            let latest =
-                Latest { known, offers, signed: cached.introduction, received_at: cached.received_at };
-            self.lock().latest.insert(cached.peer, latest);
+            self.lock().latest.insert(cached.peer, Latest { known, offers, signed: cached.introduction });
         }
     }
 
@@ -60,9 +58,7 @@ impl Hub {
         }
         let full = state.latest.len() >= INTRODUCTIONS;
         match state.latest.entry(latest.known.peer.clone()) {
-            // Two that cross may be verified in the other order.
-            Entry::Occupied(before)
-                if before.get().known.introduction.issued_at > latest.known.introduction.issued_at => {}
+            Entry::Occupied(before) if overtook(&before.get().known, &latest.known) => {}
             Entry::Occupied(mut before) => {
                 before.insert(latest);
             }
@@ -127,14 +123,15 @@ impl Hub {
     }
 
     fn to_be_kept(&self, port: u16) -> CachedIntroductions {
-        let now = clock::now();
+        let (now, wall) = (clock::now(), clock::unix_now());
         let state = self.lock();
         let good = state.latest.values().filter(|latest| latest.known.until > now);
         let entry = |latest: &Latest| CachedIntroduction {
             peer: latest.known.peer.clone(),
             introduction: latest.signed.clone(),
             rungs: latest.offers.iter().filter(|offer| offer.rung.is_direct()).cloned().collect(),
-            received_at: latest.received_at,
+            // By the calendar as it stands now: it may have been set since.
+            received_at: wall.saturating_sub(latest.known.age(now).as_secs()),
         };
         // A guest is gone with its name.
         let entries = good.filter(|latest| !latest.known.peer.is_guest()).map(entry).collect();
@@ -149,6 +146,13 @@ impl Known {
         let left = self.until.saturating_duration_since(now);
         self.introduction.lifetime().saturating_sub(left)
     }
+}
+
+/// True if `before` was issued after `latest`, although it was verified first: the two crossed. A Room's clock that is set
+/// back makes its later word look much older, and yet it is the latest.
+fn overtook(before: &Known, latest: &Known) -> bool {
+    let (before, latest) = (before.introduction.issued_at, latest.introduction.issued_at);
+    (1..=CROSSING).contains(&before.saturating_sub(latest))
 }
 
 /// True if the Room's word means that earlier introductions of the two are void.
@@ -173,7 +177,7 @@ mod tests {
     use parlor_protocol::rung::Rung;
     use parlor_protocol::wire::control::{Member, Roster};
 
-    use super::super::harness::{bar_asks, foo, joined};
+    use super::super::harness::{bar_asks, bar_asks_at, foo, joined};
     use super::*;
     use crate::error::OpenError;
     use crate::net::room::{Joined, LostReason, RoomEvent};
@@ -197,6 +201,24 @@ mod tests {
             }
             Err(other) => panic!("{other}"),
         }
+    }
+
+    /// Whether an introduction on the lan is the latest after one on the same host, by when each was issued.
+    async fn the_second_is_the_latest(first: u64, second: u64) -> bool {
+        let (hub, _) = foo(Encryption::On);
+        hub.know(bar_asks_at(first, Cipher::ChaChaPoly, &[Rung::SameHost])).await.unwrap();
+        hub.know(bar_asks_at(second, Cipher::ChaChaPoly, &[Rung::Lan])).await.unwrap();
+        hub.on_room_event(RoomEvent::Lost { why: LostReason::Silent, retry_in: Duration::ZERO });
+        let introduced = hub.introduce(&"Bar".parse().unwrap()).await.unwrap();
+        introduced.offers[0].rung == Rung::Lan
+    }
+
+    #[tokio::test]
+    async fn a_room_has_the_last_word_also_when_its_clock_was_set_back() {
+        const DAY: u64 = 86_400;
+        assert!(the_second_is_the_latest(9 * DAY, 9 * DAY + 1).await);
+        assert!(!the_second_is_the_latest(9 * DAY + 1, 9 * DAY).await, "the two crossed");
+        assert!(the_second_is_the_latest(9 * DAY, 8 * DAY).await, "the clock was set back");
     }
 
     fn member(seed: u8) -> Member {

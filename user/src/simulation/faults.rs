@@ -263,11 +263,9 @@ impl World {
                 let user = self.more.below(self.users.len() as u64 + 1) as usize;
                 note!(self, "the clock of {user} (after the last user: the Room) is set by {step} s");
                 match self.users.get_mut(user) {
-                    Some(seat) => {
-                        seat.clock += step;
-                        // What its clock takes for ended is not shown.
-                        seat.ticket = seat.ticket.take().filter(|_| step < 0);
-                    }
+                    // What is kept is too old then, or of a time to come; a program that runs has it in memory.
+                    Some(seat) if seat.process.is_none() => seat.kept.clear(),
+                    Some(_) => {}
                     None => self.set_room_clock(step),
                 }
             }

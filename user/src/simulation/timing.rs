@@ -263,6 +263,10 @@ fn a_dead_link_is_gone_after_45_s_at_both_ends_though_nobody_talks() {
 
 /// Seconds after the relay took over at which the steward tries upward.
 const CLIMBS: [f64; 4] = [5.0, 20.0, 80.0, 380.0];
+/// From one climb to the next there are at most 300 s.
+const LAST_CLIMB: Duration = Duration::from_secs(301);
+/// A link that a better one has replaced is closed after 2 s; the other end hears it and its socket ends.
+const REPLACED_CLOSES: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_relayed_channel_climbs_on_time_and_within_a_second_of_an_attempt_that_works() {
@@ -288,9 +292,11 @@ fn a_relayed_channel_climbs_on_time_and_within_a_second_of_an_attempt_that_works
             say_now_and_then(&mut world);
         }
         let tried = world.searches.len();
+        let open = world.now;
         while world.searches.len() == tried {
             pass(&mut world, Duration::from_millis(20));
             say_now_and_then(&mut world);
+            assert!(world.now - open < LAST_CLIMB, "seed {seed}: nobody climbs");
         }
         let (attempt, who, _) = world.searches[tried];
         assert_eq!(who, 0, "seed {seed}: not the steward climbs");
@@ -300,6 +306,12 @@ fn a_relayed_channel_climbs_on_time_and_within_a_second_of_an_attempt_that_works
             assert!(waited <= Duration::from_secs(1), "seed {seed}: still on the relay {waited:?} later");
         }
         took.push(world.now - attempt);
+        pass(&mut world, REPLACED_CLOSES);
+        for (user, peer) in [(0, 1), (1, 0)] {
+            let run = run_of(&world, user);
+            let links = world.conversation(user, run, peer).map(|c| c.links.len());
+            assert_eq!(links, Some(1), "seed {seed}: {user} keeps the link that was replaced");
+        }
         for ((at, ..), due) in world.searches.iter().zip(CLIMBS) {
             let late = (*at - first).as_secs_f64() - due;
             assert!(late.abs() < 1.0, "seed {seed}: an attempt {late} s away from the {due}th second");

@@ -50,16 +50,12 @@ pub(super) struct Seat {
     pub(super) ticket: Option<KeptTicket>,
     /// The latest introductions, kept on its disk.
     pub(super) kept: BTreeMap<usize, (Rc<Known>, Vec<RungOffer>)>,
-    /// By how many seconds its clock is wrong.
-    pub(super) clock: i64,
 }
 
 /// A ticket, and what the world knows of it.
 #[derive(Debug, Clone)]
 pub(super) struct KeptTicket {
     pub(super) secret: TicketSecret,
-    /// By the user's clock, in seconds since 1970.
-    pub(super) expires: u64,
     /// Which run of the Room gave it out, and when it had arrived.
     pub(super) room_run: u32,
     pub(super) at: Instant,
@@ -78,7 +74,6 @@ impl Seat {
             process: None,
             ticket: None,
             kept: BTreeMap::new(),
-            clock: 0,
         }
     }
 }

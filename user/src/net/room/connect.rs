@@ -9,8 +9,8 @@ use parlor_protocol::address::{Host, RoomAddress};
 use parlor_protocol::identity::Purpose;
 use parlor_protocol::limits::{FRAME_BEFORE_LOGIN, LINK_ATTEMPT, TLS_HANDSHAKE};
 use parlor_protocol::wire::control::{Hello, HelloReply, ToRoom, ToUser, VERSION};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -112,10 +112,23 @@ fn handshake_error(address: &RoomAddress, error: io::Error) -> JoinError {
     let address = address.clone();
     match tls::failure_of(&error) {
         Some(HandshakeFailure::TurnedAway) => JoinError::TurnedAway { address },
-        Some(HandshakeFailure::Certificate(why)) => JoinError::Certificate { address, why: why.to_string() },
+        Some(HandshakeFailure::Certificate(why)) => JoinError::Certificate { address, why: told(&why) },
         Some(HandshakeFailure::NotTls) => JoinError::Misbehaved { address, fault: RoomFault::NotTls },
         None if frames::is_end(&error) => JoinError::HungUp { address },
         None => JoinError::Unreachable { address, source: error },
+    }
+}
+
+/// What is wrong with a certificate. One that is not of this time may be good, and this machine's clock wrong.
+fn told(why: &CertificateError) -> String {
+    match why {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            format!("{why}; if this machine's clock is wrong, set it")
+        }
+        other => other.to_string(),
     }
 }
 

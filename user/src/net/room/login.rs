@@ -18,7 +18,6 @@ use tokio_rustls::client::TlsStream;
 use super::connect::{Greeted, greet, lost_while_joining};
 use super::error::{JoinError, RoomFault};
 use super::{Joined, RoomOptions, frames};
-use crate::clock;
 use crate::data::{DataDir, DataError, StoredTicket};
 use crate::net::tls;
 use crate::trust::{self, Distrust, Trust};
@@ -143,10 +142,10 @@ impl Membership {
         }
         let room = hello.room;
         let data = if self.options.remember { self.options.data.clone() } else { DataDir::ephemeral() };
-        let (name, seed, now) = (self.options.name.clone(), self.options.seed.clone(), clock::unix_now());
+        let (name, seed) = (self.options.name.clone(), self.options.seed.clone());
         let (identity, ticket) = on_disk(&data, move |data| {
             let identity = data.identity(room.fingerprint(), &name, &seed)?;
-            let ticket = data.ticket(room.fingerprint(), &name, now).unwrap_or_else(|error| {
+            let ticket = data.ticket(room.fingerprint(), &name).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the resume ticket cannot be read: logging in without it");
                 None
             });
@@ -188,11 +187,11 @@ impl Membership {
         }
     }
 
-    /// The ticket, if the Room needs one and it was won with the passwords that are given now.
+    /// The ticket, if the Room needs one and it was won with the passwords that are given now. Whether it has ended is
+    /// for the Room to say.
     fn ticket(&self, hello: &HelloReply, passport: &Passport) -> Option<TicketSecret> {
         let needed = hello.accounts || hello.room_password;
-        let ticket =
-            passport.ticket.as_ref().filter(|ticket| needed && ticket.expires > clock::unix_now())?;
+        let ticket = passport.ticket.as_ref().filter(|_| needed)?;
         let (password, room_password) = (self.options.password.as_ref(), self.options.room_password.as_ref());
         let none_given = password.is_none() && room_password.is_none();
         let same = none_given || ticket.password_tag == password_tag(&ticket.secret, password, room_password);
@@ -239,7 +238,6 @@ impl Membership {
         let options = &self.options;
         passport.ticket = welcome.ticket.as_ref().map(|ticket| StoredTicket {
             secret: ticket.secret.clone(),
-            expires: clock::unix_now().saturating_add(u64::from(ticket.seconds)),
             password_tag: password_tag(
                 &ticket.secret,
                 options.password.as_ref(),
