@@ -8,14 +8,19 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use assert_cmd::cargo::CommandCargoExt;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use parlor_protocol::address::RoomAddress;
 use parlor_room::password::PasswordHash;
 use support::Connected;
+
+/// A Room on a machine with better things to do says something within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const FOO: &str = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
 
@@ -178,6 +183,19 @@ fn a_room_beyond_loopback_starts_with_an_account_or_when_told_that_it_is_open() 
     Running::spawn(&home, &["run", "--listen", "0.0.0.0:0"]).ends_well();
 }
 
+/// Sends SIGHUP and gives what the Room says of it.
+fn hang_up(room: Pid, log: &Receiver<String>) -> String {
+    kill(room, Signal::SIGHUP).unwrap();
+    loop {
+        let Ok(line) = log.recv_timeout(PATIENCE) else {
+            panic!("the Room has ended, or does not take the signal");
+        };
+        if line.contains("SIGHUP") {
+            return line;
+        }
+    }
+}
+
 /// The certificate that a Room shows now.
 fn certificate(room: &Running) -> Vec<u8> {
     let address: RoomAddress = room.ready.parse().unwrap();
@@ -201,17 +219,8 @@ fn on_sighup_a_certificate_is_read_again_and_one_that_cannot_be_used_changes_not
     let first = issue(&home);
     let config = home.file("[tls]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n");
     let mut room = Running::start(&home, &["--config", config.to_str().unwrap()]);
-    let mut log = BufReader::new(room.child.stderr.take().unwrap());
-    let mut hang_up = || {
-        kill(Pid::from_raw(room.child.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
-        loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the Room has ended");
-            if line.contains("SIGHUP") {
-                return line;
-            }
-        }
-    };
+    let (pid, log) = (room.pid(), room.log());
+    let hang_up = || hang_up(pid, &log);
     assert_eq!(certificate(&room), first);
     let second = issue(&home);
     assert!(hang_up().contains("was read again"));
@@ -220,7 +229,21 @@ fn on_sighup_a_certificate_is_read_again_and_one_that_cannot_be_used_changes_not
     let refused = hang_up();
     assert!(refused.contains("stays as it is") && refused.contains("tls.key"), "{refused}");
     assert_eq!(certificate(&room), second);
+    std::fs::remove_file(home.path().join("key.pem")).unwrap();
+    nix::unistd::mkfifo(&home.path().join("key.pem"), Mode::S_IRWXU).unwrap();
+    let refused = hang_up();
+    assert!(refused.contains("stays as it is") && refused.contains("it is no regular file"), "{refused}");
+    room.ends();
+}
+
+#[test]
+fn sighup_does_not_end_a_room_without_a_certificate() {
+    let home = Home::new();
+    let mut room = Running::start(&home, &["--open"]);
+    let log = room.log();
+    assert!(hang_up(room.pid(), &log).contains("there is no certificate to read again"));
     home.ok(&["status"], "");
+    room.ends();
 }
 
 /// Sends the beginning of a link of a version that does not exist and says whether the Room answered.
@@ -379,9 +402,27 @@ impl Running {
         Self { child, ready: ready.trim_end().to_owned() }
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// Its log, line by line.
+    fn log(&mut self) -> Receiver<String> {
+        let (sender, lines) = mpsc::channel();
+        let log = BufReader::new(self.child.stderr.take().unwrap());
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        lines
+    }
+
+    /// Ends it with SIGTERM, where its log is read by somebody else.
+    fn ends(mut self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
     /// Ends it with SIGTERM and gives its log.
     fn ends_well(mut self) -> String {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        kill(self.pid(), Signal::SIGTERM).unwrap();
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let status = self.child.wait().unwrap();

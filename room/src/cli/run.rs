@@ -1,6 +1,7 @@
 //! `parlor-room run`: a Room until SIGTERM or SIGINT, then its drain, then exit 0.
 
 use std::io::{self, Write};
+use std::pin::Pin;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parlor_protocol::address::RoomAddress;
@@ -10,7 +11,7 @@ use super::args::RunArgs;
 use super::log::{self, Sparing};
 use super::{Failure, environment};
 use crate::config::{DaemonConfig, RunFlags};
-use crate::handle::{Room, RoomHandle};
+use crate::handle::{Room, RoomError, RoomHandle};
 
 pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
     let flags = RunFlags {
@@ -56,8 +57,9 @@ fn raise_descriptors() {
 async fn serve(config: DaemonConfig, log: &Sparing) -> Result<(), Failure> {
     raise_descriptors();
     // Before the Room listens: a signal that comes while it starts must not be lost.
-    let mut stop = Stop::new(config.room.tls.is_some())
-        .map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
+    let mut signals =
+        Signals::new().map_err(|error| Failure::other(format!("cannot take signals: {error}")))?;
+    let has_certificate = config.room.tls.is_some();
     let data = config.room.data.clone().unwrap_or_default();
     let room: RoomHandle = Room::bind(config.room).await?;
     let addresses = room.addresses();
@@ -68,15 +70,26 @@ async fn serve(config: DaemonConfig, log: &Sparing) -> Result<(), Failure> {
         tracing::warn!(%error, "nobody reads the ready line");
     }
     let mut left_out = tokio::time::interval(log::LEFT_OUT_EVERY);
+    // Beside everything else: the files may lie on a disk that does not answer.
+    let mut renewal = Renewal::default();
     let name = loop {
         tokio::select! {
-            _ = stop.terminate.recv() => break "SIGTERM",
-            _ = stop.interrupt.recv() => break "SIGINT",
+            name = signals.stop.next() => break name,
             _ = left_out.tick() => log.tell(),
-            () = hangup(&mut stop.renew) => match room.renew_certificate().await {
-                Ok(()) => tracing::info!("SIGHUP: the certificate was read again"),
-                Err(error) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
-            },
+            _ = signals.hangup.recv(), if renewal.is_none() => {
+                if has_certificate {
+                    renewal = Some(Box::pin(room.renew_certificate()));
+                } else {
+                    tracing::info!("SIGHUP: there is no certificate to read again; SIGTERM stops this Room");
+                }
+            }
+            renewed = done(&mut renewal) => {
+                renewal = None;
+                match renewed {
+                    Ok(()) => tracing::info!("SIGHUP: the certificate was read again"),
+                    Err(error) => tracing::error!(%error, "SIGHUP: the certificate stays as it is"),
+                }
+            }
             () = room.ended() => {
                 let sentence =
                     "the Room ended by itself, through a fault of its own that the log tells: start it again";
@@ -84,10 +97,22 @@ async fn serve(config: DaemonConfig, log: &Sparing) -> Result<(), Failure> {
             }
         }
     };
+    drop(renewal);
     tracing::info!(signal = name, "draining");
     tokio::select! {
         () = room.shutdown() => Ok(()),
-        name = stop.next() => Err(Failure::other(format!("stopped by a second {name} before all users were told"))),
+        name = signals.stop.next() => Err(Failure::other(format!("stopped by a second {name} before all users were told"))),
+    }
+}
+
+/// A certificate that is being read again.
+type Renewal<'a> = Option<Pin<Box<dyn Future<Output = Result<(), RoomError>> + Send + 'a>>>;
+
+/// Waits for the end of a renewal; without one for ever.
+async fn done(renewal: &mut Renewal<'_>) -> Result<(), RoomError> {
+    match renewal {
+        Some(renewal) => renewal.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -106,34 +131,32 @@ fn announce(addresses: &[RoomAddress], json: bool) -> io::Result<()> {
 }
 
 /// The signals that a Room listens to.
+struct Signals {
+    stop: Stop,
+    /// The certificate is to be read again. A Room without one takes it, too: what is sent to all daemons of a machine
+    /// when files have changed must not end it.
+    hangup: Signal,
+}
+
+/// Those that stop it.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    /// Where a certificate is set: it is to be read again.
-    renew: Option<Signal>,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let stop =
+            Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { stop, hangup: signal(SignalKind::hangup())? })
+    }
 }
 
 impl Stop {
-    fn new(renews: bool) -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            renew: renews.then(|| signal(SignalKind::hangup())).transpose()?,
-        })
-    }
-
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
-    }
-}
-
-/// Waits for a SIGHUP that means something.
-async fn hangup(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
     }
 }

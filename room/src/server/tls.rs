@@ -1,11 +1,13 @@
 //! TLS 1.3 with a certificate of the Room's own key: whoever pins the fingerprint pins the key of the TLS
 //! connection, too. Or with one that an authority issued: then the Room proves its identity in its `HelloReply` alone.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::OFlag;
 use parlor_protocol::identity::Identity;
 use parlor_protocol::wire::control::ALPN;
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ED25519};
@@ -86,8 +88,13 @@ pub(crate) fn issued(files: &CertificateFiles) -> Result<tokio_rustls::TlsAccept
 const FILE_BYTES: u64 = 1024 * 1024;
 
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // A pipe that nobody writes to would keep this waiting, when it is opened and when it is read.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?.take(FILE_BYTES).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
