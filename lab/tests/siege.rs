@@ -29,10 +29,13 @@ fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
         "2",
     ]);
     command.arg("--room-binary").arg(binaries().unwrap().room);
-    let said = process::run(command, b"", PATIENCE).unwrap().success().unwrap().stdout;
-    let report: Value = serde_json::from_str(&said).unwrap();
+    let finished = process::run(command, b"", PATIENCE).unwrap();
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}"));
     let sieges = report["sieges"].as_array().unwrap();
     assert_eq!(sieges.len(), 8);
+    // A busy machine may be too slow; the program says so by its exit code.
+    let held = sieges.iter().all(|siege| siege["missed"] == Value::Array(Vec::new()));
+    assert_eq!(finished.code, Some(i32::from(!held)), "{report}");
     for siege in sieges {
         let name = siege["siege"].as_str().unwrap();
         for pair in ["direct", "relayed"] {

@@ -31,12 +31,13 @@ use self::report::{Report, Row};
 use self::room::Besieged;
 use self::witness::Witness;
 
-/// Runs the program with the arguments of this process.
-pub fn main() -> Result<()> {
+/// Runs the program with the arguments of this process. False if a promise was broken.
+pub fn main() -> Result<bool> {
     let args = Args::parse();
     crate::bench::allow_many_files();
     if args.witness {
-        return witness::run(&args);
+        witness::run(&args)?;
+        return Ok(true);
     }
     // Before any thread starts, so that all of them, and all programs, are on the same ground.
     let ground = Ground::fence()?;
@@ -51,9 +52,8 @@ pub fn main() -> Result<()> {
             report.row(&row(&runtime, &args, &room, &mut witness, &ground, name, &forces)?);
         }
     }
-    report.finish();
     runtime.shutdown_timeout(Duration::from_secs(5));
-    Ok(())
+    Ok(report.finish())
 }
 
 /// Each force alone, from few and from many addresses, and all of them together.

@@ -37,10 +37,14 @@ impl Row {
             missed.push("somebody failed");
         }
         for kind in LOGINS {
-            // A short siege may have seen none.
-            if self.seen[kind]["done"] != 0 && above(&self.seen[kind]["ms"]["max"], LOGIN_MS) {
+            // A short siege may have seen none. One that has not ended long after the siege was too slow.
+            let slow = self.seen[kind]["done"] != 0 && above(&self.seen[kind]["ms"]["max"], LOGIN_MS);
+            if slow || self.seen[kind]["unfinished"] != 0 {
                 missed.push(kind);
             }
+        }
+        if self.outcomes.is_err() {
+            missed.push("the attack");
         }
         if self.after.descriptors > self.before.descriptors {
             missed.push("descriptors");
@@ -76,7 +80,8 @@ impl Row {
         }
         for kind in LOGINS {
             let login = &self.seen[kind];
-            println!("   {kind:<9} {} ms, {} logins", three(&login["ms"]), login["done"]);
+            let (done, unfinished) = (&login["done"], &login["unfinished"]);
+            println!("   {kind:<9} {} ms, {done} logins, {unfinished} unfinished", three(&login["ms"]));
         }
         for why in self.seen["failed"].as_array().into_iter().flatten() {
             println!("   FAILED    {}", why.as_str().unwrap_or_default());
@@ -106,6 +111,7 @@ pub(super) struct Report {
     json: bool,
     strangers: bool,
     rows: Vec<Value>,
+    held: bool,
 }
 
 impl Report {
@@ -116,11 +122,12 @@ impl Report {
                 "# not root: attackers come from loopback, which has no limits by address and no penalties"
             );
         }
-        Self { json, strangers, rows: Vec::new() }
+        Self { json, strangers, rows: Vec::new(), held: true }
     }
 
     /// One siege.
     pub(super) fn row(&mut self, row: &Row) {
+        self.held &= row.missed().is_empty();
         if self.json {
             self.rows.push(row.json());
         } else {
@@ -128,10 +135,63 @@ impl Report {
         }
     }
 
-    /// The end.
-    pub(super) fn finish(self) {
+    /// The end. False if a promise was broken.
+    pub(super) fn finish(self) -> bool {
         if self.json {
             println!("{}", json!({ "strangers": self.strangers, "sieges": self.rows }));
         }
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(seen: Value) -> Row {
+        let held = Held { kib: 1, descriptors: 1 };
+        let refused = Totals { connections: 0, turned_away: 0, refused_logins: 0 };
+        let outcomes = Ok(Outcomes::default());
+        Row { name: "calm", seen, before: held, peak: held, after: held, refused, outcomes }
+    }
+
+    fn seen(login: &Value) -> Value {
+        let pair = json!({ "sent": 9, "lost": 0, "ms": { "p99": 150.0 } });
+        let mut seen = json!({ "direct": pair, "relayed": pair, "failed": [] });
+        for kind in LOGINS {
+            seen[kind] = login.clone();
+        }
+        seen
+    }
+
+    #[test]
+    fn a_report_holds_only_if_every_promise_was_kept_in_every_row() {
+        let fast = json!({ "done": 2, "unfinished": 0, "ms": { "max": 999.0 } });
+        let none = json!({ "done": 0, "unfinished": 0, "ms": { "max": null } });
+        let mut slow_pair = seen(&fast);
+        slow_pair["relayed"]["ms"]["p99"] = json!(201.0);
+        let mut lossy_pair = seen(&fast);
+        lossy_pair["direct"]["lost"] = json!(1);
+        let mut somebody_failed = seen(&fast);
+        somebody_failed["failed"] = json!(["first: no"]);
+        for (seen, holds) in [
+            (seen(&fast), true),
+            (seen(&none), true),
+            (seen(&json!({ "done": 2, "unfinished": 0, "ms": { "max": 1001.0 } })), false),
+            (seen(&json!({ "done": 0, "unfinished": 1, "ms": { "max": null } })), false),
+            (slow_pair, false),
+            (lossy_pair, false),
+            (somebody_failed, false),
+        ] {
+            let mut report = Report::new(true, true);
+            let row = row(seen);
+            report.row(&row);
+            // Nor does a later row make up for it.
+            report.row(&self::row(self::seen(&fast)));
+            assert_eq!(report.finish(), holds, "{}", row.seen);
+        }
+        let mut leaks = row(seen(&fast));
+        leaks.after.descriptors = 2;
+        assert_eq!(leaks.missed(), ["descriptors"]);
     }
 }

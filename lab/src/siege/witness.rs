@@ -88,9 +88,11 @@ struct Noticed {
     /// How long each kind took, in ms.
     logins: [Vec<f64>; LOGINS.len()],
     failed: Vec<String>,
-    /// Whether logins begin now, and how many have begun.
+    /// Whether logins begin now, and of which kinds one has begun.
     logging_in: bool,
-    under_way: usize,
+    under_way: [bool; LOGINS.len()],
+    /// Counts the times that what is noticed began to count.
+    siege: u32,
 }
 
 /// Messages of a pair, which are numbered from 0 for as long as it talks.
@@ -171,7 +173,8 @@ async fn watch(room: &str) -> Result<()> {
             let mut noticed = lock(&noticed);
             let mut pairs = std::mem::take(&mut noticed.pairs);
             pairs.iter_mut().for_each(Pair::begin);
-            *noticed = Noticed { pairs, logging_in: true, ..Noticed::default() };
+            let siege = noticed.siege + 1;
+            *noticed = Noticed { pairs, logging_in: true, siege, ..Noticed::default() };
             continue;
         }
         let ends = {
@@ -180,7 +183,7 @@ async fn watch(room: &str) -> Result<()> {
             noticed.pairs.each_ref().map(|pair| pair.sent)
         };
         let deadline = clock::now() + LAST;
-        while lock(&noticed).under_way > 0 && clock::now() < deadline {
+        while lock(&noticed).under_way.contains(&true) && clock::now() < deadline {
             sleep(MESSAGE / 10).await;
         }
         let all_there =
@@ -198,8 +201,10 @@ impl Noticed {
     fn report(&mut self, ends: [u64; 2]) -> Value {
         let [direct, relayed] = [0, 1].map(|pair| self.pairs[pair].report(ends[pair]));
         let mut seen = json!({ "direct": direct, "relayed": relayed, "failed": self.failed });
-        for (kind, times) in LOGINS.into_iter().zip(std::mem::take(&mut self.logins)) {
-            seen[kind] = json!({ "done": times.len(), "ms": spread(times) });
+        let logins = std::mem::take(&mut self.logins).into_iter().zip(self.under_way);
+        for (kind, (times, under_way)) in LOGINS.into_iter().zip(logins) {
+            let unfinished = u32::from(under_way);
+            seen[kind] = json!({ "done": times.len(), "unfinished": unfinished, "ms": spread(times) });
         }
         seen
     }
@@ -246,7 +251,11 @@ async fn log_in(kind: usize, room: String, states: PathBuf, noticed: Shared) {
         while !lock(&noticed).logging_in {
             sleep(MESSAGE).await;
         }
-        lock(&noticed).under_way += 1;
+        let siege = {
+            let mut noticed = lock(&noticed);
+            noticed.under_way[kind] = true;
+            noticed.siege
+        };
         let (name, state) = match LOGINS[kind] {
             "known" => (right(0), Some(states.as_path())),
             "ticket" => (right(1), Some(states.as_path())),
@@ -257,13 +266,17 @@ async fn log_in(kind: usize, room: String, states: PathBuf, noticed: Shared) {
         if LOGINS[kind] == "known" {
             forget_tickets(&states.join(&name));
         }
-        match enter(&name, &room, state).await {
-            Ok(time) => lock(&noticed).logins[kind].push(time),
-            Err(error) => lock(&noticed).failed.push(format!("{}: {error:#}", LOGINS[kind])),
-        }
+        let entered = enter(&name, &room, state).await;
         {
             let mut noticed = lock(&noticed);
-            noticed.under_way = noticed.under_way.saturating_sub(1);
+            // What began in an earlier siege was counted there.
+            if noticed.siege == siege {
+                noticed.under_way[kind] = false;
+                match entered {
+                    Ok(time) => noticed.logins[kind].push(time),
+                    Err(error) => noticed.failed.push(format!("{}: {error:#}", LOGINS[kind])),
+                }
+            }
         }
         sleep(LOGIN).await;
     }
