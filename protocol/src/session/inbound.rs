@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::arrived::{Arrived, Collector, LARGE, Messages};
 use super::pool::Pool;
+use super::pushed::{opening, rest};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
 use crate::wire::peer::{
     Head, MESSAGE_COST, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32,
@@ -43,6 +44,13 @@ struct Assembly {
     head: Head<Bytes>,
     total: usize,
     body: Vec<u8>,
+}
+
+impl Assembly {
+    /// What it costs of the window when it is whole, beside what it cost at its beginning.
+    fn rest(&self) -> u64 {
+        if matches!(self.head, Head::Send { .. }) { rest(self.total) } else { 0 }
+    }
 }
 
 impl Inbound {
@@ -117,7 +125,7 @@ impl Inbound {
                     return Err(PeerMisbehaved::TooLarge(payload.len() as u32));
                 }
                 if matches!(head, Head::Send { .. }) {
-                    self.admit(payload.len())?;
+                    self.admit(payload.len() as u64 + MESSAGE_COST)?;
                 }
                 Ok(Some(arrived(head, payload)))
             }
@@ -133,7 +141,7 @@ impl Inbound {
                 finish(kind, &payload)?;
                 let assembly = self.streams.remove(&stream).ok_or(PeerMisbehaved::Piece)?;
                 if matches!(assembly.head, Head::Send { .. }) {
-                    self.consume(assembly.total as u64 + MESSAGE_COST);
+                    self.consume(opening(assembly.total));
                 }
                 Ok(None)
             }
@@ -175,7 +183,7 @@ impl Inbound {
         if body.len() > self.max_body as usize {
             return Err(PeerMisbehaved::TooLarge(body.len() as u32));
         }
-        self.admit(body.len())?;
+        self.admit(body.len() as u64 + MESSAGE_COST)?;
         self.next += 1;
         let collector = collector.get_or_insert_with(|| Collector::new(event));
         collector.push(body, record.len() - end);
@@ -183,11 +191,11 @@ impl Inbound {
     }
 
     /// Holds a message against the window. The peer may start one while any of the window is left.
-    fn admit(&mut self, body: usize) -> Result<(), PeerMisbehaved> {
+    fn admit(&mut self, cost: u64) -> Result<(), PeerMisbehaved> {
         if self.used >= self.granted {
             return Err(PeerMisbehaved::Window);
         }
-        self.used += body as u64 + MESSAGE_COST;
+        self.used += cost;
         Ok(())
     }
 
@@ -207,7 +215,10 @@ impl Inbound {
         }
         let total = total as usize;
         if matches!(head, Head::Send { .. }) {
-            self.admit(total)?;
+            if rest(total) > 0 && self.streams.values().any(|other| other.rest() > 0) {
+                return Err(PeerMisbehaved::Window);
+            }
+            self.admit(opening(total))?;
         }
         let body = self.pool.take(total.min(RESERVE));
         self.streams.insert(stream, Assembly { head: own(head), total, body });
@@ -226,6 +237,7 @@ impl Inbound {
             return Ok(None);
         }
         let Some(assembly) = self.streams.remove(&stream) else { return Ok(None) };
+        self.used += assembly.rest();
         Ok(Some(arrived(assembly.head, self.pool.lend(assembly.body))))
     }
 }

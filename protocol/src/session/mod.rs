@@ -9,10 +9,11 @@
 //! Order: messages of one event arrive in the order in which they were sent. Everything whose body fits into
 //! one frame arrives in the order in which it was sent while the peer's receive window is open, but for messages
 //! behind a longer body of their event. Bodies longer than [`PIECE`](crate::limits::PIECE) travel in pieces, between
-//! which calls and answers pass, and messages of *other* events while the window is open: a body as large as the
-//! window closes it from its beginning on.
+//! which calls and answers pass, and messages of *other* events: however long a body is, it takes three quarters of the
+//! window until it is whole.
 //!
-//! Bounds: [`Outbound`] holds at most its limit and one message more; messages beyond the peer's receive
+//! Bounds: [`Outbound`] holds at most its limit and one message more, where a body of more than half the limit counts as
+//! half of it, and one such message and one such call or answer are held at a time; messages beyond the peer's receive
 //! window wait there, calls do not wait behind them. [`Inbound`] takes at most the window and one message
 //! more before the application has consumed any.
 

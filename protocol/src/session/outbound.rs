@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::pool::cut;
-use super::pushed::{Class, Full, Given, Placed, Progress};
+use super::pushed::{Class, Full, Given, Placed, Progress, opening, rest};
 use super::retained::{Body, Retained};
 use super::waiting::{Entry, Lanes, Queue, Run, Waiting};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
@@ -42,6 +42,8 @@ pub struct Outbound<R> {
     credit_used: u64,
     credit_limit: u64,
     limit: usize,
+    /// A message, and a call or answer, with a vast body that has not left yet.
+    vast: [bool; 2],
 }
 
 #[derive(Debug)]
@@ -49,6 +51,13 @@ struct Stream {
     id: u32,
     waiting: Waiting,
     offset: usize,
+}
+
+impl Stream {
+    /// What it costs of the window when it has left, beside what it cost at its beginning.
+    fn rest(&self) -> u64 {
+        if self.waiting.is_message() { rest(self.waiting.body.len()) } else { 0 }
+    }
 }
 
 /// Messages that waited under consecutive numbers and became consecutive frames.
@@ -85,15 +94,17 @@ impl<R> Outbound<R> {
             credit_used: 0,
             credit_limit: RECEIVE_WINDOW,
             limit,
+            vast: [false; 2],
         }
     }
 
-    /// Bytes held.
+    /// Bytes held. A body of more than half the limit counts as half the limit until it has left, so that others still
+    /// find room beside it.
     pub fn bytes(&self) -> usize {
         self.retained.bytes() + self.waiting_bytes
     }
 
-    /// True if something of `class` would be taken now.
+    /// True if something of `class` would be taken now, but for a second body of more than half the limit.
     pub fn has_room(&self, class: Class) -> bool {
         match class {
             Class::Message => self.bytes() < self.limit,
@@ -156,7 +167,7 @@ impl<R> Outbound<R> {
     /// Takes a message, call or answer. The name in its head is copied.
     pub fn push<N: AsRef<[u8]>>(&mut self, head: &Head<N>, body: Given<'_>) -> Result<Placed, Full> {
         let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
-        if !self.has_room(class) {
+        if !self.has_room(class) || self.is_vast(body.len()) && self.vast[class as usize] {
             return Err(Full);
         }
         let small = body.as_slice();
@@ -228,13 +239,13 @@ impl<R> Outbound<R> {
         if let Placed::Waiting(number) = placed {
             if let Some(at) = self.calls.iter().position(|w| w.number == number) {
                 if let Some(waiting) = self.calls.remove(at) {
-                    self.waiting_bytes -= waiting.cost() as usize;
+                    self.forget(&waiting);
                 }
                 return;
             }
             if let Some(at) = self.streams.iter().position(|s| s.waiting.number == number) {
                 if let Some(stream) = self.streams.remove(at) {
-                    self.waiting_bytes -= stream.waiting.cost() as usize;
+                    self.forget(&stream.waiting);
                     self.retained.push(
                         kind::ABORT,
                         4,
@@ -335,14 +346,40 @@ impl<R> Outbound<R> {
             }
         };
         let waiting = Waiting { number, head: head.with_own_name(), body };
-        self.waiting_bytes += waiting.cost() as usize;
+        self.waiting_bytes += self.weight(&waiting);
+        if self.is_vast(waiting.body.len()) {
+            self.vast[waiting.class() as usize] = true;
+        }
         waiting
+    }
+
+    /// The reverse of [`keep`](Self::keep), of what does not leave or has left.
+    fn forget(&mut self, waiting: &Waiting) {
+        self.waiting_bytes -= self.weight(waiting);
+        if self.is_vast(waiting.body.len()) {
+            self.vast[waiting.class() as usize] = false;
+        }
+    }
+
+    fn is_vast(&self, body: usize) -> bool {
+        body > self.half()
+    }
+
+    /// Half the limit: what a vast body counts as. At least what fits into one frame, which none is.
+    fn half(&self) -> usize {
+        (self.limit / 2).max(BODY_IN_ONE_FRAME)
+    }
+
+    /// What it counts as while it waits.
+    fn weight(&self, waiting: &Waiting) -> usize {
+        if self.is_vast(waiting.body.len()) { self.half() } else { waiting.cost() as usize }
     }
 
     fn can_start_message(&self) -> bool {
         let Some(first) = self.messages.front() else { return false };
         self.credit_used < self.credit_limit
             && (first.first_len() <= BODY_IN_ONE_FRAME || self.streams.len() < STREAMS)
+            && (rest(first.first_len()) == 0 || !self.streams.iter().any(|stream| stream.rest() > 0))
             && !self.streams.iter().any(|s| s.waiting.is_message() && s.waiting.event() == first.event())
     }
 
@@ -398,7 +435,7 @@ impl<R> Outbound<R> {
 
     fn start_message(&mut self, waiting: Waiting) {
         if waiting.body.len() > BODY_IN_ONE_FRAME {
-            self.credit_used += waiting.cost();
+            self.credit_used += opening(waiting.body.len());
             self.begin(waiting);
             return;
         }
@@ -469,8 +506,9 @@ impl<R> Outbound<R> {
             self.streams.push_back(stream);
             return;
         }
-        self.waiting_bytes -= stream.waiting.cost() as usize;
+        self.forget(&stream.waiting);
         if stream.waiting.is_message() {
+            self.credit_used += stream.rest();
             self.lanes.leave(stream.waiting.event());
             self.left(stream.waiting.number, 1, seq);
         }

@@ -1,5 +1,22 @@
 //! What is pushed into a session, and what becomes of it.
 
+use crate::limits::RECEIVE_WINDOW;
+use crate::wire::peer::MESSAGE_COST;
+
+/// The most of a body that costs window at its beginning, in bytes: while it is under way, the rest of the window is
+/// for others.
+const OPENING: u64 = RECEIVE_WINDOW / 4 * 3;
+
+/// What a message with a body of `len` bytes, in pieces, costs of the window at its beginning.
+pub(super) fn opening(len: usize) -> u64 {
+    (len as u64).min(OPENING) + MESSAGE_COST
+}
+
+/// What it costs when it is whole, beside that. Of those for which that is not 0, one is under way at a time.
+pub(super) fn rest(len: usize) -> u64 {
+    (len as u64).saturating_sub(OPENING)
+}
+
 /// The buffer is full. The sender waits until the peer has taken some of it over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the send buffer is full")]

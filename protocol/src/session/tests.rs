@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{Arrived, Full, Given, Inbound, Outbound, Placed, Taken};
-use crate::limits::{BODY, RECEIVE_WINDOW};
-use crate::wire::peer::{Head, PeerMisbehaved, Status};
+use crate::limits::{BODY, BODY_MOST, RECEIVE_WINDOW};
+use crate::wire::peer::{Head, MESSAGE_COST, PeerMisbehaved, Status, kind, write_frame_head};
 
 const RECORD: usize = 65_494;
 
@@ -52,7 +52,7 @@ impl Conversation {
     fn new(limit: usize) -> Self {
         Self {
             outbound: Outbound::new(limit),
-            inbound: Inbound::new(BODY as u32),
+            inbound: Inbound::new(BODY_MOST as u32),
             records: VecDeque::new(),
             arrived: Vec::new(),
             receipts: Vec::new(),
@@ -154,6 +154,79 @@ fn a_small_call_passes_between_the_pieces_of_a_large_message() {
     }
     assert!(matches!(c.arrived[0], Got::Call { call: 1, .. }));
     assert!(matches!(&c.arrived[1], Got::Message { event: Some(e), .. } if &e[..] == b"chat"));
+}
+
+#[test]
+fn small_messages_pass_a_message_of_64_mib_and_so_do_calls() {
+    let mut c = Conversation::new(8 << 20);
+    c.push(&message("file"), &vec![1; BODY_MOST], None).unwrap();
+    for round in 0..40 {
+        for _ in 0..10 {
+            assert!(c.transmit());
+        }
+        c.push(&message("chat"), &[round; 60_000], None).unwrap();
+        c.push(&call(u32::from(round)), b"now", None).unwrap();
+        for _ in 0..4 {
+            c.transmit();
+        }
+        while !c.records.is_empty() {
+            c.deliver();
+        }
+        c.acknowledge();
+        assert_eq!(c.arrived.len(), 2 * (usize::from(round) + 1), "both are there, and the large one is not");
+        let cost = 60_000 + MESSAGE_COST;
+        c.inbound.consume(cost);
+        c.outbound.credit(c.inbound.grant());
+        assert!(c.outbound.bytes() < 8 << 20);
+    }
+    c.push(&message("file"), &vec![2; BODY_MOST], None).unwrap_err();
+    c.drain();
+    assert!(c.arrived.iter().any(|got| matches!(got, Got::Message { body, .. } if body.len() == BODY_MOST)));
+    assert!(c.outbound.is_empty() && c.outbound.bytes() == 0);
+    c.push(&message("file"), &vec![2; BODY_MOST], None).unwrap();
+}
+
+#[test]
+fn one_message_longer_than_most_of_the_window_is_under_way_at_a_time_and_costs_all_of_it() {
+    let mut c = Conversation::new(8 << 20);
+    for (event, len) in [("a", 900_000), ("b", BODY)] {
+        c.push(&message(event), &vec![1; len], None).unwrap();
+    }
+    // 148,512 bytes are left when the first is whole, and the second may begin.
+    while c.transmit() {
+        c.deliver();
+    }
+    assert_eq!(c.arrived.len(), 2);
+    c.consume_all();
+    assert_eq!(c.inbound.window(), RECEIVE_WINDOW + 900_000 + BODY as u64 + 2 * MESSAGE_COST);
+    c.arrived.clear();
+    c.push(&message("b"), &vec![1; BODY], None).unwrap();
+    c.push(&message("c"), b"passes it", None).unwrap();
+    c.push(&message("b"), b"when that one is taken", None).unwrap();
+    while c.transmit() {
+        c.deliver();
+    }
+    assert_eq!(c.arrived.len(), 2, "the one that passes, and the long one");
+    assert!(!c.outbound.has_work() && !c.outbound.is_empty());
+    let small = Bytes::from_static(&[16, 2, 0, 0, b'x']);
+    assert_eq!(c.inbound.take(c.inbound.next(), &small, 0), Err(PeerMisbehaved::Window));
+}
+
+#[test]
+fn a_peer_that_has_two_such_messages_under_way_is_found_out() {
+    let begin = |stream: u32| {
+        let mut frame = Vec::new();
+        let head = message("a");
+        write_frame_head(&mut frame, kind::BEGIN, 9 + head.encoded_len());
+        frame.extend_from_slice(&stream.to_le_bytes());
+        frame.extend_from_slice(&800_000u32.to_le_bytes());
+        frame.push(head.kind());
+        head.write(&mut frame);
+        Bytes::from(frame)
+    };
+    let mut inbound = Inbound::new(BODY as u32);
+    inbound.take(0, &begin(1), 0).unwrap();
+    assert_eq!(inbound.take(1, &begin(2), 0), Err(PeerMisbehaved::Window));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::pushed::Class;
 use super::retained::CHUNK;
 use crate::wire::peer::{FRAME_HEAD, Head, MESSAGE_COST, kind, next_frame, write_frame_head};
 
@@ -22,6 +23,10 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn is_message(&self) -> bool {
         matches!(self.head, Head::Send { .. })
+    }
+
+    pub(super) fn class(&self) -> Class {
+        if self.is_message() { Class::Message } else { Class::Call }
     }
 
     /// A message's event.
