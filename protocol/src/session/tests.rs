@@ -164,7 +164,7 @@ fn small_messages_pass_a_message_of_64_mib_and_so_do_calls() {
         for _ in 0..10 {
             assert!(c.transmit());
         }
-        c.push(&message("chat"), &[round; 60_000], None).unwrap();
+        c.push(&message("chat"), &vec![round; 60_000], None).unwrap();
         c.push(&call(u32::from(round)), b"now", None).unwrap();
         for _ in 0..4 {
             c.transmit();
