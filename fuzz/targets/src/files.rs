@@ -137,7 +137,7 @@ fn read(data: &DataDir, file: &str, room: &PublicIdentity, name: &UserName) -> R
             let first = data.identity(fingerprint, name, &[1; 32])?;
             assert_eq!(data.identity(fingerprint, name, &[2; 32])?.public(), first.public());
         }
-        "ticket_foo" => drop(data.ticket(fingerprint, name, 1_700_000_000)?),
+        "ticket_foo" => drop(data.ticket(fingerprint, name)?),
         _ => {
             let kept =
                 data.introductions(fingerprint, name, &Identity::from_seed(&[1; 32]), 1_700_000_000)?;
