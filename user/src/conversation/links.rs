@@ -98,11 +98,7 @@ impl Conversation {
         let hello = self.lock().channel.hello();
         let (initiator, message) = Initiator::start(setup(hub, known, rung, true)?, &hello.encode())?;
         stream.write_all(&framed_message(&message)).await?;
-        let Some(len) = message_length(prefix(&mut stream).await?)? else {
-            return Err(LinkError::Refused(stream.read_u16_le().await?.into()));
-        };
-        let mut message = vec![0; len];
-        stream.read_exact(&mut message).await?;
+        let message = read_message(&mut stream).await?;
         let (payload, keys) = initiator.finish(&message)?;
         let accept = LinkAccept::decode(&payload)?;
         let terms = Channel::<(), ()>::terms_of(&hello, &accept);
@@ -118,11 +114,7 @@ impl Conversation {
         incoming: Incoming,
     ) -> Result<(LinkId, Rung), LinkError> {
         let Incoming { mut stream, known, rungs } = incoming;
-        let Some(len) = message_length(prefix(&mut stream).await?)? else {
-            return Err(LinkError::Refused(stream.read_u16_le().await?.into()));
-        };
-        let mut message = vec![0; len];
-        stream.read_exact(&mut message).await?;
+        let message = read_message(&mut stream).await?;
         let answered = Responder::answer_any(setup(hub, &known, Rung::Relay, false)?, &rungs, &message);
         let (rung, payload, pending) = match answered {
             Ok(answered) => answered,
@@ -352,10 +344,22 @@ fn split(keys: RecordKeys) -> Result<(Cipher, (Sealer, Opener)), RecordError> {
     Ok((cipher, keys.split()?))
 }
 
-async fn prefix(stream: &mut TcpStream) -> io::Result<[u8; 2]> {
+/// The next message of a handshake, or the other end's word that there will be none.
+async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, LinkError> {
     let mut prefix = [0; 2];
     stream.read_exact(&mut prefix).await?;
-    Ok(prefix)
+    let Some(len) = message_length(prefix)? else {
+        return Err(LinkError::Refused(stream.read_u16_le().await?.into()));
+    };
+    let mut message = vec![0; len];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// Tells a dialer why it gets no link. Its first message is read, or the end of the connection would take the word along.
+pub(crate) async fn turn_away(mut stream: TcpStream, code: CloseCode) -> Result<(), LinkError> {
+    read_message(&mut stream).await?;
+    Ok(stream.write_all(&framed_refusal(code)).await?)
 }
 
 /// Tells the initiator why there is no link. It may be gone; the error is the news either way.

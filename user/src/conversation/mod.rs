@@ -42,7 +42,7 @@ use crate::net::link::{Link, Source};
 use self::callers::{Callers, Seat};
 
 pub(crate) use self::callers::{CallEnd, Called, Calling};
-pub(crate) use self::links::Incoming;
+pub(crate) use self::links::{Incoming, turn_away};
 
 pub(crate) type ReceiptToken = oneshot::Sender<Result<(), Interrupted>>;
 type Events = Vec<ChannelEvent<Seat, ReceiptToken>>;

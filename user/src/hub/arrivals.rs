@@ -4,13 +4,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use parlor_protocol::introduction::IntroductionId;
+use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Hub, Known};
 use crate::clock;
-use crate::conversation::Incoming;
+use crate::conversation::{Incoming, turn_away};
 use crate::net::listener::Arrival;
 
 /// A peer that dials before the Room's word of it has arrived is waited for this long.
@@ -19,6 +20,14 @@ const EARLY: Duration = Duration::from_secs(2);
 const ANSWER: Duration = parlor_protocol::limits::LINK_ATTEMPT;
 /// The rungs on which a peer comes to the listener.
 const DIRECT: &[Rung] = &[Rung::SameHost, Rung::Lan, Rung::Public];
+
+/// What the Room has said of a peer that comes.
+enum Expected {
+    /// It may come.
+    Known(Arc<Known>),
+    /// Its key is not the one that was seen before under its name.
+    OtherKey,
+}
 
 impl Hub {
     /// Answers peers that come to the listener, until the user leaves.
@@ -49,13 +58,20 @@ impl Hub {
         if self.has_left() {
             return Err("this user has left".to_owned());
         }
-        let known = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
-        let conversation = self.conversation(&known.peer);
+        let expected = self.expected(arrival.introduction).await.ok_or("nobody was introduced so")?;
         let from = arrival.from.ip();
         // It may have come before the list: the listener runs first.
         if self.blacklist.blocks(from) {
             return Err("the address is banned".to_owned());
         }
+        let known = match expected {
+            Expected::Known(known) => known,
+            Expected::OtherKey => {
+                let told = turn_away(arrival.stream, CloseCode::IdentityChanged).await;
+                return Err(format!("its key is not the one seen before; it is told so: {}", told.is_ok()));
+            }
+        };
+        let conversation = self.conversation(&known.peer);
         let fits = |rung: &Rung| self.settings.rungs.contains(rung) && known.allows(*rung, from);
         let rungs: Vec<Rung> = DIRECT.iter().copied().filter(fits).collect();
         if rungs.is_empty() {
@@ -68,10 +84,14 @@ impl Hub {
     }
 
     /// The introduction a peer comes with. It may be here before the Room's word of it.
-    async fn expected(&self, id: IntroductionId) -> Option<Arc<Known>> {
+    async fn expected(&self, id: IntroductionId) -> Option<Expected> {
         let find = || {
+            if self.lock().refused.contains(&id) {
+                return Some(Expected::OtherKey);
+            }
             let introductions = self.introductions.lock().unwrap_or_else(PoisonError::into_inner);
-            introductions.get(&id).filter(|known| known.until > clock::now()).cloned()
+            let known = introductions.get(&id).filter(|known| known.until > clock::now());
+            known.map(|known| Expected::Known(Arc::clone(known)))
         };
         let early = timeout(EARLY, async {
             loop {

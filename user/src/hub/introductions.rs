@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use parlor_protocol::identity::PublicIdentity;
-use parlor_protocol::introduction::{Cipher, Introduction, SignedIntroduction};
+use parlor_protocol::introduction::{Cipher, Introduction, IntroductionId, SignedIntroduction};
 use parlor_protocol::limits::WHOLE_LOGIN;
 use parlor_protocol::name::UserName;
 use parlor_protocol::presence::Encryption;
@@ -26,6 +26,9 @@ use crate::net::room::RoomCommand;
 
 /// Introductions that are remembered. A room in which more are under way at once is not this program's.
 pub(super) const INTRODUCTIONS: usize = 4096;
+/// Introductions of other keys than those seen before that are remembered, so that who comes with one is told why it is
+/// refused. The oldest goes.
+const REFUSED: usize = 64;
 /// How often a Room that is asked too much is asked again.
 const BUSY_TRIES: usize = 8;
 
@@ -136,6 +139,9 @@ impl Hub {
         if let Err(error) = self.check_pin(&known).await {
             // Whoever is right, the two keys are of two programs: what was said of the first is void.
             self.withdraw(|other| other.peer != known.peer);
+            if matches!(error, OpenError::IdentityChanged { .. }) {
+                self.remember_refused(known.introduction.id);
+            }
             return Err(error);
         }
         let now = clock::now();
@@ -183,6 +189,17 @@ impl Hub {
             introductions.remove(&oldest);
         }
         introductions.insert(known.introduction.id, Arc::clone(known));
+    }
+
+    /// Who comes with this introduction is told that its key is not the one seen before.
+    fn remember_refused(&self, id: IntroductionId) {
+        let mut state = self.lock();
+        if state.refused.len() >= REFUSED {
+            state.refused.pop_front();
+        }
+        state.refused.push_back(id);
+        drop(state);
+        self.introduced.notify_waiters();
     }
 
     /// Holds a peer's key against the one seen before.

@@ -7,7 +7,7 @@ mod introductions;
 mod kept;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,6 +107,8 @@ struct State {
     /// The latest introduction to each peer, for when the Room is gone.
     latest: HashMap<UserName, Latest>,
     pins: HashMap<UserName, PublicIdentity>,
+    /// Introductions of keys that were refused, the latest last.
+    refused: VecDeque<IntroductionId>,
 }
 
 /// What the hub is made of.
@@ -171,6 +173,7 @@ impl Hub {
                 requests: HashMap::new(),
                 latest: HashMap::new(),
                 pins: HashMap::new(),
+                refused: VecDeque::new(),
             }),
             introductions: Mutex::new(HashMap::new()),
             introduced: Notify::new(),

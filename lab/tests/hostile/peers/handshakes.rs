@@ -33,7 +33,7 @@ pub(super) const LOW_ORDER: [[u8; 32]; 3] = [
 ];
 
 pub(super) fn rows() -> Vec<PeerRow> {
-    use CloseCode::{Introduction, Malformed};
+    use CloseCode::{IdentityChanged, Introduction, Malformed};
     let before = |row| delivering(&["before"], row);
     vec![
         row(
@@ -179,7 +179,7 @@ pub(super) fn rows() -> Vec<PeerRow> {
             Dials,
             "another identity comes under a name that was talked to before",
             |s| Box::pin(changes_identity(s, Dials)),
-            Dropped,
+            Refused(IdentityChanged),
         ),
         row(
             Dials,
