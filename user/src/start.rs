@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::data::{CachedIntroduction, CachedIntroductions, DataDir, DataError, StoredTicket};
+use crate::data::{CachedIntroduction, CachedIntroductions, DataDir, DataError, NONCE_BYTES, StoredTicket};
 use crate::error::BuildError;
 use crate::hub::{Start, takes};
 use crate::net::room::{Passport, RoomClient, RoomEvent, RoomOptions};
@@ -124,6 +124,18 @@ pub(crate) async fn look_back(
     past
 }
 
+/// Keeps this for the next start, in place of what was kept. Waits for the disk.
+pub(crate) fn keep(
+    data: &DataDir,
+    name: &UserName,
+    identity: &Identity,
+    cache: CachedIntroductions,
+) -> Result<(), String> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+    data.set_introductions(name, identity, cache, nonce).map_err(|error| error.to_string())
+}
+
 /// A user that has begun, in the room or without it.
 pub(crate) struct Begun {
     pub(crate) client: RoomClient,
@@ -177,6 +189,26 @@ pub(crate) async fn begin(
             let start = Start::Alone { why: room.to_string(), blacklist: past.kept.blacklist };
             Ok(Begun { client, events, room: known, identity, kept, start })
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            if let Ok((past, _)) = past
+                && error.ends_introductions()
+            {
+                forget(&options, past, tasks).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The Room wants this user no more: its earlier introductions are void.
+async fn forget(options: &RoomOptions, past: Past, tasks: &TaskTracker) {
+    let (data, name) = (options.data.clone(), options.name.clone());
+    let forgotten = tasks.spawn_blocking(move || {
+        keep(&data, &name, &past.identity, CachedIntroductions { entries: Vec::new(), ..past.kept })
+    });
+    match forgotten.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "void introductions are still kept"),
+        Err(error) => tracing::warn!(%error, "void introductions are still kept"),
     }
 }

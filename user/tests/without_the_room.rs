@@ -9,6 +9,7 @@ use std::path::Path;
 
 use parlor_user::error::{JoinError, NoPast};
 use parlor_user::protocol::introduction::Cipher;
+use parlor_user::protocol::refusal::LoginRefusal;
 use parlor_user::{BuildError, Encryption, Event, OpenError, SendError, User, UserBuilder};
 use support_room::{Lobby, within};
 
@@ -153,6 +154,43 @@ async fn a_peer_that_came_back_with_another_key_is_not_reached_by_its_earlier_in
     let error = of(&lobby, "Foo", kept.foo.path()).join().await.unwrap_err();
     assert!(matches!(error, BuildError::RoomDown { why: NoPast::NoIntroduction(_), .. }), "{error}");
     lobby.close([other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_let_in_at_a_start_keeps_no_introduction_and_who_is_only_too_many_does() {
+    // Of 123456.
+    let hash = "$2b$10$6Y/A7JyMxNXKGGu.4AelJ.TjLHWqZ6YemIzBT9Gcjugy3gSHNy77e";
+    let accounts = ["Foo", "Bar"].map(|name| (name.parse().unwrap(), hash.parse().unwrap())).into();
+    let lobby = Lobby::open_with(|config| parlor_room::config::RoomConfig { accounts, ..config });
+    let (lobby, kept) = (lobby.await, Kept::new());
+    let foo_with = |password: &str| of(&lobby, "Foo", kept.foo.path()).password(password);
+    let bar = of(&lobby, "Bar", kept.bar.path()).password("123456").join().await.unwrap();
+    let foo = foo_with("123456").join().await.unwrap();
+    ask(&foo, "Bar").await;
+    let refusal = |error: BuildError| match error {
+        BuildError::Join(JoinError::Refused(why)) => why,
+        other => panic!("{other}"),
+    };
+    // A second program of the same user, with a copy of what the first has kept, is one too many.
+    let twin = tempfile::tempdir().unwrap();
+    within(foo.leave()).await;
+    copy(kept.foo.path(), twin.path());
+    let foo = foo_with("123456").join().await.unwrap();
+    let twin_with = |password: &str| of(&lobby, "Foo", twin.path()).password(password);
+    let why = refusal(twin_with("123456").join().await.unwrap_err());
+    assert!(matches!(why, LoginRefusal::NameInUse { .. }), "{why}");
+    within(foo.leave()).await;
+    // The first has a wrong password.
+    let why = refusal(foo_with("654321").join().await.unwrap_err());
+    assert_eq!(why, LoginRefusal::Credentials);
+
+    let (foo, twin) = (foo_with("123456"), twin_with("123456"));
+    let lobby = lobby.stop_room().await;
+    let error = foo.join().await.unwrap_err();
+    assert!(matches!(error, BuildError::RoomDown { why: NoPast::NoIntroduction(_), .. }), "{error}");
+    let twin = twin.join().await.unwrap();
+    assert_eq!(ask(&twin, "Bar").await, "Foo is known");
+    lobby.close([bar, twin]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ use super::introductions::INTRODUCTIONS;
 use super::{Hub, Known};
 use crate::clock;
 use crate::data::{CachedIntroduction, CachedIntroductions};
-use crate::start::Valid;
+use crate::start::{Valid, keep};
 
 /// From one write to the next.
 const REST: Duration = Duration::from_secs(1);
@@ -110,11 +110,7 @@ impl Hub {
     async fn write_introductions(&self, port: u16) {
         let cache = self.to_be_kept(port);
         let (data, name, identity) = (self.data.clone(), self.name.clone(), Arc::clone(&self.identity));
-        let written = self.tasks.spawn_blocking(move || {
-            let mut nonce = [0; crate::data::NONCE_BYTES];
-            getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
-            data.set_introductions(&name, &identity, cache, nonce).map_err(|error| error.to_string())
-        });
+        let written = self.tasks.spawn_blocking(move || keep(&data, &name, &identity, cache));
         match written.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "introductions cannot be kept for the next start"),
