@@ -5,6 +5,7 @@
 //! here, once, into a type that cannot be wrong; lengths are checked before memory is spent.
 //!
 //! - [`name`], [`address`], [`identity`]: who is who.
+//! - [`network`]: which addresses are the same when somebody is kept out.
 //! - [`introduction`]: the Room's signed statement that lets two users open a channel.
 //! - [`presence`], [`rung`]: where a user can be reached, and the kinds of path between two users.
 //! - [`wire`]: the bytes on every connection.
@@ -19,6 +20,7 @@ pub mod identity;
 pub mod introduction;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod noise;
 pub mod presence;
 pub mod refusal;

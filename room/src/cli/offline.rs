@@ -4,12 +4,12 @@ use std::path::Path;
 
 use parlor_protocol::identity::PublicIdentity;
 use parlor_protocol::name::UserName;
+use parlor_protocol::network::canonical;
 
 use crate::admin::{
     AccountSource, AdminError, AdminErrorKind, AdminRequest, AdminResponse, BanEntry, UserEntry,
 };
 use crate::config::RoomConfig;
-use crate::core::blacklist::canonical;
 use crate::store::{Ban, Loaded, Store, StoreChange, StoreError};
 
 /// The data directory of a Room that does not run, and what its configuration says besides.

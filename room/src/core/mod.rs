@@ -12,7 +12,7 @@
 //! - [`relay`]: which two links the Room splices.
 //! - [`rate`], [`fair`]: how much of something one may have, and how many share it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -102,21 +102,6 @@ impl Source {
 fn v6_net(ip: Ipv6Addr, prefix: u8) -> IpNet {
     // 64 is a prefix length of v6.
     Ipv6Net::new(ip, prefix).map_or_else(|_| Ipv6Net::from(ip).into(), |net| net.trunc().into())
-}
-
-/// The v4 address at which a packet to a v6 address ends, where a translator or tunnel stands between: NAT64 (RFC 6052,
-/// RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380), and the old form without a prefix (RFC 4291 section 2.5.5.1).
-pub(crate) fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let words = ip.segments();
-    let of = |high: u16, low: u16| Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match words {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, .., high, low]
-        | [0x2002, high, low, ..] => of(high, low),
-        [0x2001, 0, .., high, low] => of(!high, !low),
-        [0, 0, 0, 0, 0, 0, high, low] if high > 0 => of(high, low),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use parlor_protocol::introduction::Cipher;
 use parlor_protocol::limits::CANDIDATES;
+use parlor_protocol::network::embedded;
 use parlor_protocol::presence::{Encryption, Presence};
 use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{RelayToken, RungOffer};
 
+use super::Source;
 use super::blacklist::Blacklist;
-use super::{Source, embedded};
 
 /// One of two users.
 #[derive(Debug, Clone, Copy)]

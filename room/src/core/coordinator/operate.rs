@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use parlor_protocol::name::UserName;
+use parlor_protocol::network::{canonical, covers};
 use parlor_protocol::refusal::{CloseCode, LoginRefusal};
 use parlor_protocol::wire::control::{Closing, ToUser};
 
@@ -14,7 +15,7 @@ use crate::admin::{
     StatusReport, UserEntry,
 };
 use crate::core::accounts::Account;
-use crate::core::blacklist::{CannotUnban, canonical, covers};
+use crate::core::blacklist::CannotUnban;
 use crate::core::{ConnId, Now};
 use crate::password::PasswordHash;
 use crate::store::{Ban, StoreChange};
