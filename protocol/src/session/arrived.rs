@@ -6,7 +6,7 @@ use crate::wire::peer::{MESSAGE_COST, Status};
 
 /// Small messages share memory of about this many bytes, so that one that is kept for long keeps no whole record.
 const SHARED: usize = 4 * 1024;
-/// A body from this size on has memory of its own, or the record's.
+/// A body from this size on has memory of its own.
 pub(super) const LARGE: usize = 4 * 1024;
 /// Bytes before each body that shares memory: its length.
 const LENGTH: usize = 2;

@@ -126,6 +126,8 @@ impl Inbound {
                 }
                 if matches!(head, Head::Send { .. }) {
                     self.admit(payload.len() as u64 + MESSAGE_COST)?;
+                    // It may wait for long, and must not keep what was read along with it.
+                    return Ok(Some(arrived(own(head), Bytes::copy_from_slice(&payload))));
                 }
                 Ok(Some(arrived(head, payload)))
             }

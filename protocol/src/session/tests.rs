@@ -410,6 +410,23 @@ fn a_body_that_waits_holds_little_more_memory_than_it_is_counted_for() {
     assert!((5000..=10_000).contains(&spare.capacity()), "{}", spare.capacity());
 }
 
+#[test]
+fn a_message_keeps_nothing_of_the_record_it_came_in() {
+    let mut c = Conversation::new(8 << 20);
+    for len in [100, 5000, 30_000] {
+        c.push(&message("event"), &vec![7; len], None).unwrap();
+        c.transmit();
+        let (seq, record) = c.records.pop_front().unwrap();
+        let mut record = Bytes::from(record);
+        let taken = c.inbound.take(seq, &record, 0).unwrap();
+        assert!(matches!(taken.arrived, Some(Arrived::Messages(_))));
+        // Nobody else holds it, or this would be a copy.
+        let at = record.as_ptr();
+        record = Bytes::from(Vec::from(record));
+        assert_eq!(record.as_ptr(), at, "{len} bytes");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Message { event: u8, len: usize },
