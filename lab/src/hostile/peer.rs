@@ -1,7 +1,7 @@
 //! A user of a real Room whose identity is in order: it is introduced to its victim, dials it or is dialled by it on
 //! one host, and shakes hands as far as its row says.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Who, who};
+use super::ground::Ground;
 use super::link::{Link, record};
 use super::outcome::Outcome;
 
@@ -137,10 +138,13 @@ impl Peer {
 
     /// Connects to the victim's listener and says nothing yet.
     pub async fn connects(&self, meeting: &Meeting) -> Result<TcpStream> {
+        self.connects_from(Ipv4Addr::LOCALHOST.into(), meeting).await
+    }
+
+    /// The same from another address of loopback's.
+    pub async fn connects_from(&self, from: IpAddr, meeting: &Meeting) -> Result<TcpStream> {
         let to = meeting.offers.iter().flat_map(|offer| &offer.dial).find(|to| to.ip().is_loopback());
-        let stream = TcpStream::connect(*to.context("the Room offers no address")?).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Ground::connect(from, *to.context("the Room offers no address")?).await?)
     }
 
     /// Connects and sends message 1 with this hello. Gives what it sent, too.

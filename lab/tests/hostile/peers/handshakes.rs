@@ -1,8 +1,9 @@
 //! Before there is a link: prefaces, introductions that are not for this, messages that prove nothing.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use parlor_lab::hostile::client::{Client, read_all, who};
 use parlor_lab::hostile::link::record;
 use parlor_lab::hostile::outcome::Outcome::{self, Dropped, NotIntroduced, NotUsed, Refused, Served};
@@ -17,10 +18,16 @@ use parlor_protocol::wire::preface;
 use parlor_user::OpenError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use super::Way::{Answers, Dials};
 use super::records::begun;
 use super::{PeerRow, Scene, delivering, row};
+
+/// For a ban to reach a user, which takes half a second on a machine that has nothing else to do.
+const BANNED: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Points of low order on Curve25519 (RFC 7748 section 6.1), among them 0, 1 and one of order 8.
 pub(super) const LOW_ORDER: [[u8; 32]; 3] = [
@@ -175,6 +182,7 @@ pub(super) fn rows() -> Vec<PeerRow> {
             |s| Box::pin(wants_no_encryption(s)),
             NotIntroduced(PairRefusal::EncryptionMismatch { asker_is_off: true }),
         ),
+        row(Dials, "the peer's address is banned, and it dials", |s| Box::pin(dials_banned(s)), Dropped),
         row(
             Dials,
             "another identity comes under a name that was talked to before",
@@ -383,6 +391,36 @@ async fn begins_on(scene: &mut Scene) -> Result<Outcome> {
     let verdict = begun(scene).await?.verdict().await?;
     scene.delivered();
     Ok(verdict)
+}
+
+/// Dials from an address of its own until it is not answered there any more: the victim hears of the ban from the Room.
+async fn dials_banned(scene: &mut Scene) -> Result<Outcome> {
+    let banned = IpAddr::from([127, 66, 6, 6]);
+    let meeting = scene.meeting().await?;
+    let (_, message) = scene.peer.opens(&meeting, Rung::SameHost, &scene.peer.hello().encode())?;
+    let said = [preface::link(&meeting.introduction.id).as_slice(), &framed_message(&message)].concat();
+    let mut answers = 0;
+    let dropped = timeout(BANNED, async {
+        loop {
+            let mut stream = scene.peer.connects_from(banned, &meeting).await?;
+            // It may be hung up on before it says anything.
+            let _ = stream.write_all(&said).await;
+            if message_2(&mut stream).await? == Err(Dropped) {
+                return anyhow::Ok(());
+            }
+            if answers == 0 {
+                scene.operator.ban(banned.into(), None).await?;
+            }
+            answers += 1;
+            sleep(LOOK).await;
+        }
+    });
+    dropped.await.context("the victim goes on answering")??;
+    ensure!(answers > 0, "it is not answered before the ban either");
+    let mut stream = scene.peer.connects(&meeting).await?;
+    stream.write_all(&said).await?;
+    ensure!(message_2(&mut stream).await?.is_ok(), "nor is who comes from elsewhere");
+    Ok(Dropped)
 }
 
 async fn wants_no_encryption(scene: &mut Scene) -> Result<Outcome> {

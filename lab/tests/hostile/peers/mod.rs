@@ -20,7 +20,7 @@ use parlor_lab::hostile::link::Link;
 use parlor_lab::hostile::outcome::Outcome;
 use parlor_lab::hostile::peer::{Meeting, Peer};
 use parlor_protocol::address::RoomAddress;
-use parlor_room::{Room, RoomConfig};
+use parlor_room::{Room, RoomConfig, RoomHandle};
 use parlor_user::{Inbox, OpenError, Rung, User, Value};
 use tokio::task::JoinSet;
 
@@ -75,6 +75,8 @@ fn delivering(delivers: &'static [&'static str], row: PeerRow) -> PeerRow {
 /// Where a row is played.
 pub(crate) struct Scene {
     room: RoomAddress,
+    /// What the Room's operator holds.
+    operator: Arc<RoomHandle>,
     way: Way,
     /// The hostile peer and its name.
     peer: Peer,
@@ -89,7 +91,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    async fn set(room: &RoomAddress, way: Way, number: usize) -> Result<Self> {
+    async fn set(operator: Arc<RoomHandle>, way: Way, number: usize) -> Result<Self> {
+        let room = operator.addresses()[0].clone();
         let (name, victim_name) = (format!("mallory{number}"), format!("victim{number}"));
         let executed = Arc::<AtomicUsize>::default();
         let (at_once, later) = (Arc::clone(&executed), Arc::clone(&executed));
@@ -115,9 +118,9 @@ impl Scene {
             .join()
             .await?;
         let inbox = victim.inbox();
-        let peer = Peer::named(room, &name, way == Way::Answers).await?;
-        let (room, program) = (room.clone(), JoinSet::new());
-        Ok(Self { room, way, peer, name, victim, victim_name, inbox, executed, program })
+        let peer = Peer::named(&room, &name, way == Way::Answers).await?;
+        let program = JoinSet::new();
+        Ok(Self { room, operator, way, peer, name, victim, victim_name, inbox, executed, program })
     }
 
     /// The victim's program wants to talk to the hostile peer.
@@ -173,10 +176,16 @@ pub(crate) fn rows() -> Vec<PeerRow> {
     parts.into_iter().flatten().collect()
 }
 
-async fn play(row: PeerRow, ways: Vec<Way>, number: usize, room: RoomAddress, friend: User) -> Result<()> {
+async fn play(
+    row: PeerRow,
+    ways: Vec<Way>,
+    number: usize,
+    room: Arc<RoomHandle>,
+    friend: User,
+) -> Result<()> {
     for way in ways {
         let number = number * 2 + usize::from(way == Way::Answers);
-        let mut scene = Scene::set(&room, way, number).await?;
+        let mut scene = Scene::set(Arc::clone(&room), way, number).await?;
         let found = (row.row.does)(&mut scene).await;
         row.row.expects(&found.with_context(|| format!("{way:?}"))?).with_context(|| format!("{way:?}"))?;
         let delivered = scene.delivered();
@@ -196,7 +205,7 @@ async fn play(row: PeerRow, ways: Vec<Way>, number: usize, room: RoomAddress, fr
 fn peers_end_as_the_table_says() -> Result<()> {
     table::run(|_| async move {
         let config = RoomConfig { listen: vec![([127, 0, 0, 1], 0).into()], ..RoomConfig::default() };
-        let room = Room::bind(config).await?;
+        let room = Arc::new(Room::bind(config).await?);
         let address = room.addresses()[0].clone();
         let friend = User::builder("Friend").room(address.to_string()).ephemeral().rungs(&[Rung::SameHost]);
         let friend = friend.join().await?;
@@ -205,12 +214,15 @@ fn peers_end_as_the_table_says() -> Result<()> {
             |row| row.row.name,
             |number, row| {
                 let ways = if row.way == Way::Both { vec![Way::Dials, Way::Answers] } else { vec![row.way] };
-                play(row, ways, number, address.clone(), friend.clone())
+                play(row, ways, number, Arc::clone(&room), friend.clone())
             },
         )
         .await;
         friend.leave().await;
-        room.shutdown().await;
+        // A row that failed may still hold it, and it ends with that.
+        if let Some(room) = Arc::into_inner(room) {
+            room.shutdown().await;
+        }
         played
     })
 }
