@@ -4,10 +4,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::pause_after;
+use super::{SEARCH_FIRST, pause_after};
 
-/// A link that lasted this long was one.
-const LASTED: Duration = Duration::from_secs(1);
+/// A link that lasted this long has been pause enough. It is short, because paths that are cut again and again are to be
+/// found again at once each time.
+pub(super) const LASTED: Duration = SEARCH_FIRST;
 /// So many in a row cost no pause: a path that is being mended may go a few times.
 pub(super) const FREE: u32 = 3;
 

@@ -1,4 +1,4 @@
-use super::brief::FREE;
+use super::brief::{FREE, LASTED};
 use super::*;
 
 const RELAY: (LinkId, Rung) = (LinkId(1), Rung::Relay);
@@ -297,8 +297,8 @@ fn links_that_die_as_soon_as_they_are_up_are_sought_ever_more_rarely() {
 
 #[test]
 fn a_link_that_lasted_is_followed_by_another_at_once() {
-    let (searches, longest) = with_links_that_last(seconds(1));
-    assert_eq!((searches, longest), (60, Duration::ZERO));
+    let (searches, longest) = with_links_that_last(LASTED);
+    assert_eq!((searches, longest), (300, Duration::ZERO));
 }
 
 #[test]
