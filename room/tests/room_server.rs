@@ -15,7 +15,7 @@ use parlor_protocol::wire::preface;
 use parlor_room::admin::{AdminRequest, AdminResponse};
 use parlor_room::config::CertificateFiles;
 use parlor_room::password::PasswordHash;
-use parlor_room::{Room, RoomConfig, RoomError};
+use parlor_room::{Room, RoomConfig, RoomError, RoomHandle};
 use support::{Client, Connected, Who, relayed, room, socket, who};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -468,14 +468,37 @@ async fn a_room_whose_accounts_are_gone_does_not_start_as_an_open_one() {
     assert!(!anybody.hello.accounts);
 }
 
-#[tokio::test]
-async fn a_room_ends_in_time_although_a_user_reads_nothing_and_does_not_go() {
-    // Each change of it is a frame of 36 KiB to everybody.
+/// A Room in which each ban is a frame of 12 KiB to everybody.
+async fn talkative_room() -> RoomHandle {
     let blacklist = (0..1_900u16).map(|n| {
         let [high, low] = n.to_be_bytes();
         std::net::IpAddr::from([198, 18 + (high & 1), high, low]).into()
     });
-    let room = room(RoomConfig { blacklist: blacklist.collect(), ..RoomConfig::default() }).await;
+    room(RoomConfig { blacklist: blacklist.collect(), ..RoomConfig::default() }).await
+}
+
+#[tokio::test]
+async fn a_user_that_reads_nothing_is_let_go_and_the_others_miss_nothing() {
+    let room = talkative_room().await;
+    let stuck = Connected::with_little_room(&room.addresses()[0]).await.unwrap();
+    let mut stuck = Client::greet(&room, stuck).await;
+    stuck.login(&who("Stuck", 1)).await.unwrap();
+    let (mut foo, _) = Client::join(&room, &who("Foo", 2)).await;
+    let mut bans = 0..=u16::MAX;
+    while room.status().await.unwrap().users.len() > 1 {
+        let [high, low] = bans.next().unwrap().to_be_bytes();
+        room.ban(std::net::IpAddr::from([203, 0, high, low]).into(), None).await.unwrap();
+        while !matches!(foo.next().await, ToUser::Blacklist(_)) {}
+    }
+    assert!(bans.start() > &100, "{} are no 2 MiB", bans.start());
+    foo.sees_leave("Stuck").await;
+    drop(stuck);
+    room.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_room_ends_in_time_although_a_user_reads_nothing_and_does_not_go() {
+    let room = talkative_room().await;
     let stuck = Connected::with_little_room(&room.addresses()[0]).await.unwrap();
     let mut stuck = Client::greet(&room, stuck).await;
     stuck.login(&who("Stuck", 1)).await.unwrap();

@@ -278,3 +278,74 @@ fn refused(peer: &UserName, why: PairRefusal) -> OpenError {
         why => OpenError::Refused { peer, why },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use parlor_protocol::identity::Identity;
+    use parlor_protocol::introduction::Party;
+
+    use super::super::harness::{ROOM, bar_asks, foo};
+    use super::*;
+
+    /// Bar asks for Foo, in the words of a Room that lies so, under this Room's key.
+    fn told(room: &[u8; 32], cipher: Cipher, lie: impl FnOnce(&mut Introduction)) -> control::Introduced {
+        let truth = bar_asks(cipher, &[Rung::Lan]);
+        let mut said = truth.introduction.verify(&Identity::from_seed(&ROOM).public()).unwrap();
+        lie(&mut said);
+        control::Introduced { introduction: said.sign(&Identity::from_seed(room)), ..truth }
+    }
+
+    fn someone(party: &mut Party, seed: u8) {
+        let identity = Identity::from_seed(&[seed; 32]);
+        (party.identity, party.noise) = (identity.public(), identity.noise_certificate());
+    }
+
+    /// How many introductions a peer may come with, and how many it would be told about.
+    fn remembered(hub: &Hub) -> (usize, usize) {
+        (hub.introductions.lock().unwrap().len(), hub.lock().refused.len())
+    }
+
+    #[tokio::test]
+    async fn what_a_room_says_that_lies_is_refused_and_nobody_may_come_with_it() {
+        let (hub, _told) = foo(Encryption::On);
+        let aes = Cipher::AesGcm;
+        let lies = [
+            ("of another Room", told(&[9; 32], aes, |_| {})),
+            (
+                "under its name only",
+                told(&ROOM, aes, |said| said.room = Identity::from_seed(&[9; 32]).public()),
+            ),
+            ("of two others", told(&ROOM, aes, |said| said.asked.name = "Baz".parse().unwrap())),
+            ("of somebody else as this user", told(&ROOM, aes, |said| someone(&mut said.asked, 7))),
+            (
+                "with a key of its own for Bar's handshakes",
+                told(&ROOM, aes, |said| said.asker.noise = Identity::from_seed(&ROOM).noise_certificate()),
+            ),
+            ("in the clear", told(&ROOM, Cipher::Cleartext, |_| {})),
+        ];
+        for (lie, introduced) in lies {
+            let error = hub.know(introduced).await.unwrap_err();
+            assert!(matches!(error, OpenError::BadIntroduction { .. }), "{lie}: {error}");
+            assert_eq!(remembered(&hub), (0, 0), "{lie}");
+        }
+        hub.know(told(&ROOM, aes, |_| {})).await.unwrap();
+        assert_eq!(remembered(&hub), (1, 0), "the truth");
+    }
+
+    #[tokio::test]
+    async fn another_key_under_a_name_is_refused_and_only_so_many_are_remembered_for_that() {
+        let (hub, _told) = foo(Encryption::On);
+        let known = hub.know(bar_asks(Cipher::AesGcm, &[Rung::Lan])).await.unwrap().known;
+        assert!(hub.pin(&known));
+        for n in 0..=u8::try_from(REFUSED).unwrap() {
+            let other = told(&ROOM, Cipher::AesGcm, |said| {
+                said.id = IntroductionId([n; 16]);
+                someone(&mut said.asker, 7);
+            });
+            let error = hub.know(other).await.unwrap_err();
+            assert!(matches!(error, OpenError::IdentityChanged { .. }), "{error}");
+        }
+        assert_eq!(remembered(&hub), (0, REFUSED), "what was said of the first key is void, too");
+        assert_eq!(hub.lock().refused.front(), Some(&IntroductionId([1; 16])), "the oldest went");
+    }
+}
