@@ -178,14 +178,16 @@ impl End {
 
 /// Brings all that one end has to say to the other, and has it acted on there.
 fn carry(from: &mut End, to: &mut End, now: Instant) -> Result<Brought> {
-    loop {
+    let mut more = true;
+    while more {
         let start = from.out.len();
         from.out.extend_from_slice(&[0; LENGTH_BYTES]);
-        if from.channel.fill(LINK, &mut from.out, false, now).is_none() {
+        let Some(after) = from.channel.fill(LINK, &mut from.out, false, now) else {
             from.out.truncate(start);
             break;
-        }
+        };
         from.sealer.seal(&mut from.out, start).context("sealing")?;
+        more = after.more;
     }
     to.read.extend_from_slice(&from.out);
     from.out.clear();
