@@ -118,7 +118,8 @@ pub(crate) struct Channel<C, R> {
     progress_at: Option<Instant>,
     /// When a message, call or answer last left or came.
     spoke_at: Instant,
-    was_full: bool,
+    /// A message, and a call or answer, was not taken for lack of room.
+    was_full: [bool; 2],
     receipts: Vec<R>,
 }
 
@@ -142,7 +143,7 @@ impl<C, R> Channel<C, R> {
             repeat: false,
             progress_at: None,
             spoke_at: now,
-            was_full: false,
+            was_full: [false; 2],
             receipts: Vec::new(),
         }
     }
@@ -384,8 +385,20 @@ impl<C, R> Channel<C, R> {
             return Err(PushError::TooLarge { len, limit });
         }
         let pushed = self.out.push(head, body);
-        self.was_full |= pushed.is_err();
+        let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
+        self.was_full[class as usize] |= pushed.is_err();
         Ok(pushed?)
+    }
+
+    /// Tells who waits for room if there is some now: calls and answers have it before messages do, which may wait
+    /// for long for a peer that takes none.
+    fn tell_of_room(&mut self, events: &mut Vec<Event<C, R>>) {
+        let [messages, calls] = [Class::Message, Class::Call]
+            .map(|class| self.was_full[class as usize] && self.out.has_room(class));
+        if messages || calls {
+            self.was_full = [false; 2];
+            events.push(Event::Room);
+        }
     }
 
     /// Everything not taken over and every call under way is reported.
@@ -398,10 +411,7 @@ impl<C, R> Channel<C, R> {
         for receipt in self.out.abandon() {
             events.push(Event::Interrupted { receipt });
         }
-        if self.was_full {
-            self.was_full = false;
-            events.push(Event::Room);
-        }
+        self.tell_of_room(events);
         events.push(Event::SessionReset { lost });
     }
 
@@ -461,10 +471,7 @@ impl<C, R> Channel<C, R> {
             self.links.trust(id, now);
         }
         events.extend(self.receipts.drain(..).map(|receipt| Event::Delivered { receipt }));
-        if self.was_full && self.out.has_room(Class::Message) {
-            self.was_full = false;
-            events.push(Event::Room);
-        }
+        self.tell_of_room(events);
         Ok(())
     }
 

@@ -532,6 +532,26 @@ fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
 }
 
 #[test]
+fn an_answer_that_waits_for_room_finds_some_although_the_peer_takes_no_messages() {
+    let (mut pair, message, answer) = (Pair::new(), vec![1; 60_000], vec![2; 30_000]);
+    pair.link(1, Rung::Lan).unwrap();
+    while pair.a.send(Some(b"unread"), Given::Borrowed(&message)).is_ok() {
+        pair.settle();
+        pair.wait(Duration::from_millis(25));
+        pair.settle();
+    }
+    let waiting = pair.a.buffered();
+    while pair.a.answer(1, Status::Ok, Given::Borrowed(&answer)).is_ok() {}
+    pair.seen_a.clear();
+    pair.settle();
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    assert_eq!(pair.a.buffered(), waiting, "the answers have left, and no message has");
+    assert!(pair.seen_a.iter().any(|event| matches!(event, Event::Room)));
+    pair.a.answer(1, Status::Ok, Given::Borrowed(&answer)).unwrap();
+}
+
+#[test]
 fn behind_the_word_that_the_key_changes_only_a_last_word_may_stand() {
     for (second, refused) in
         [(kind::PING, true), (kind::REKEY, true), (kind::CLOSE, false), (kind::END, false)]
