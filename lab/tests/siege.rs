@@ -55,8 +55,8 @@ fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
         let siege = sieges.iter().find(|siege| siege["siege"] == name).unwrap();
         siege["attackers"][how].as_u64().unwrap_or(0)
     };
-    // They get as far as a login. Whether the Room has checked a password by the end is up to the machine.
-    let tried = ["wrong credentials", "come back later", "too many attempts"];
+    // They get as far as a login. Whether the Room has answered by the end is up to the machine.
+    let tried = ["wrong credentials", "come back later", "too many attempts", "waiting at the end"];
     let tried = tried.map(|how| outcome("wrong logins, an address each", &format!("wrong login: {how}")));
     assert!(tried.iter().sum::<u64>() > 0, "{report}");
     // Loopback has no limit by address, so there is nothing to see where no other addresses can be had.

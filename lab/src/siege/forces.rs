@@ -178,7 +178,10 @@ impl Forces {
             // Some guess at an account that there is, some at one that there is not.
             let name = if number.is_multiple_of(2) { "Right0".to_owned() } else { format!("nobody{number}") };
             for _ in 0..GUESSES {
-                match timeout(FOREVER, guessing.guess(&name)).await {
+                let mut waiting = Waiting { forces: self, answered: false };
+                let answer = timeout(FOREVER, guessing.guess(&name)).await;
+                waiting.answered = true;
+                match answer {
                     Ok(Ok(refusal)) => self.count(&format!("wrong login: {}", word(&refusal))),
                     Ok(Err(_)) => {
                         self.count("wrong login: connection ended");
@@ -191,6 +194,20 @@ impl Forces {
             self.count("wrong login: not let as far as a login");
         }
         sleep(NEXT_GUESS).await;
+    }
+}
+
+/// A guess that the Room has, which counts as waiting if the siege ends before it is answered.
+struct Waiting<'a> {
+    forces: &'a Forces,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.forces.count("wrong login: waiting at the end");
+        }
     }
 }
 
