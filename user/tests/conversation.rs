@@ -223,6 +223,25 @@ async fn a_receiver_that_does_not_read_makes_its_sender_wait_and_still_answers_c
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_finds_another_link_although_more_is_unread_than_begins_a_new_one() {
+    let lobby = Lobby::open().await;
+    let user = |name| lobby.user(name).rungs(&[Rung::Relay]).max_body(4 << 20);
+    let (foo, bar) = (user("Foo").join().await.unwrap(), user("Bar").join().await.unwrap());
+    bar.on_get("echo", |_, n: u32| async move { Ok::<_, String>(n) }).unwrap().forever();
+    let peer = foo.peer("Bar").unwrap();
+    let large = "x".repeat(3 << 20);
+    within(peer.send(&large).await.unwrap().delivered()).await.unwrap();
+    let returns = [&foo, &bar].map(User::events);
+    let lobby = lobby.stop_room().await.start_room().await;
+    for mut events in returns {
+        within(async { while !matches!(events.next().await.unwrap(), Event::RoomBack) {} }).await;
+    }
+    assert_eq!(within(peer.get::<_, u32>("echo", &5).into_future()).await.unwrap(), 5);
+    assert_eq!(within(bar.inbox().next()).await.unwrap().decode::<String>().unwrap(), large);
+    lobby.close([foo, bar]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_channels_of_a_user_together_keep_64_mib_and_no_more() {
     let lobby = Lobby::open().await;
     let foo = lobby.user("Foo").join().await.unwrap();

@@ -162,7 +162,7 @@ impl Conversation {
         {
             let mut state = self.lock_keeper();
             let progress = state.channel.progress();
-            if state.unread > UNREAD {
+            if state.unread > UNREAD && !state.channel.goes_on(&terms) {
                 return Err(LinkError::Unread);
             }
             state.links.insert(id, Arc::clone(&link));

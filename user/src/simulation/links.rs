@@ -153,7 +153,7 @@ impl World {
         process.next_link += 1;
         let mut events = Vec::new();
         let Some(conversation) = self.conversation(user, run, peer) else { return Err(Stale) };
-        if conversation.unread > UNREAD {
+        if conversation.unread > UNREAD && !conversation.channel.goes_on(terms) {
             note!(self, "{user}>{peer} too much is unread");
             return Err(Stale);
         }

@@ -78,6 +78,12 @@ impl<C, R> Channel<C, R> {
         }
     }
 
+    /// True if a link under these terms carries on the session that there is, so that what its peer may send is no more
+    /// than before.
+    pub(crate) fn goes_on(&self, terms: &Terms) -> bool {
+        terms.ours == self.ours && self.theirs == Some(terms.theirs)
+    }
+
     /// A link was proved by its handshake: takes it in under the terms agreed there. If the peer has forgotten
     /// the session, it begins anew.
     pub(crate) fn bind(

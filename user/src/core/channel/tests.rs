@@ -532,6 +532,26 @@ fn a_peer_that_claims_to_have_received_what_was_never_sent_is_refused() {
 }
 
 #[test]
+fn a_link_goes_on_with_the_session_unless_one_end_is_new_to_it() {
+    fn goes_on(pair: &Pair) -> [bool; 2] {
+        let hello = pair.a.hello();
+        let (accept, terms_b) = pair.b.judge(&hello).unwrap();
+        [pair.a.goes_on(&Chan::terms_of(&hello, &accept)), pair.b.goes_on(&terms_b)]
+    }
+    let mut pair = Pair::new();
+    assert_eq!(goes_on(&pair), [false; 2], "the first one");
+    pair.link(1, Rung::Lan).unwrap();
+    assert_eq!(goes_on(&pair), [true; 2]);
+    pair.cut(1);
+    assert_eq!(goes_on(&pair), [true; 2], "it outlives its links");
+    pair.a = Channel::new(epoch(3, 0), 1 << 20, pair.now);
+    assert_eq!(goes_on(&pair), [false; 2], "a program that was started again");
+    pair.link(2, Rung::Lan).unwrap();
+    pair.b.reset(epoch(2, 9), CloseCode::TimedOut, &mut pair.seen_b);
+    assert_eq!(goes_on(&pair), [false; 2], "a peer that gave up");
+}
+
+#[test]
 fn an_answer_that_waits_for_room_finds_some_although_the_peer_takes_no_messages() {
     let (mut pair, message, answer) = (Pair::new(), vec![1; 60_000], vec![2; 30_000]);
     pair.link(1, Rung::Lan).unwrap();
