@@ -14,14 +14,16 @@ use parlor_protocol::noise::records::{Opener, RecordError, RecordKeys, Sealer};
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::codec::DecodeError;
+use parlor_protocol::wire::peer::PeerMisbehaved;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::turn::TurnOf;
 use super::{Conversation, Events, State, UNREAD};
 use crate::clock;
-use crate::core::channel::{Channel, Event as ChannelEvent, LinkId, Terms};
+use crate::core::channel::{After, Channel, Event as ChannelEvent, LinkId, Terms};
 use crate::hub::{Hub, Known};
 use crate::net::link::{Link, ReadError, Reader};
 
@@ -79,6 +81,16 @@ struct Proved {
     terms: Terms,
     /// The record that proved the initiator alive.
     first: Option<Bytes>,
+}
+
+/// How far the records that a link has read were taken in.
+enum Taken {
+    /// All of them.
+    All,
+    /// All before the next one, which waits for another link's turn to be over.
+    NotInTurn,
+    /// The peer says nothing more on it.
+    Last,
 }
 
 enum Stream {
@@ -199,10 +211,17 @@ impl Conversation {
         let over = link.over.clone();
         let over = over.cancelled();
         tokio::pin!(over);
+        // Also if this task dies.
+        let _turn = TurnOf { conversation: &self, link: link.id };
         let why = loop {
-            match self.take_records(&link, &mut reader, record.take(), &mut events, &mut now) {
-                Ok(true) => {}
-                Ok(false) => break "the peer closed it".to_owned(),
+            match self.take_records(&link, &mut reader, &mut record, &mut events, &mut now) {
+                Ok(Taken::All) => {}
+                Ok(Taken::NotInTurn) => tokio::select! {
+                    biased;
+                    () = &mut over => break "closed".to_owned(),
+                    () = self.turn_is_over() => continue,
+                },
+                Ok(Taken::Last) => break "the peer closed it".to_owned(),
                 Err(error) => break error,
             }
             self.after_reading(&link, now);
@@ -220,35 +239,29 @@ impl Conversation {
         let _ = timeout(LINGER, async { while reader.discard().await {} }).await;
     }
 
-    /// Takes in every whole record that has been read. False when the peer uses the link no more.
+    /// Takes in and acts on every whole record that has been read. `next` is one that has been opened already; it
+    /// is there again when another link has its turn.
     fn take_records(
         self: &Arc<Self>,
         link: &Arc<Link>,
         reader: &mut Reader,
-        mut first: Option<Bytes>,
+        next: &mut Option<Bytes>,
         events: &mut Events,
         now: &mut Instant,
-    ) -> Result<bool, String> {
+    ) -> Result<Taken, String> {
         loop {
-            let record = match first.take() {
+            let record = match next.take() {
                 Some(record) => record,
                 None => match reader.next() {
                     Ok(Some(record)) => record,
-                    Ok(None) => return Ok(true),
+                    Ok(None) => return Ok(Taken::All),
                     Err(error) => return Err(error.to_string()),
                 },
             };
             *now = clock::now();
-            let (taken, session) = {
-                let mut state = self.lock();
-                let taken = state.channel.on_record(link.id, &record, *now, events);
-                if taken.is_err() || !events.is_empty() {
-                    state.refresh();
-                }
-                self.settle(&mut state);
-                let answered = |event: &&_| matches!(event, ChannelEvent::Answered { .. });
-                state.crowd = events.iter().filter(answered).nth(1).is_some();
-                (taken, state.session)
+            let Some((taken, session)) = self.take_record(link.id, &record, *now, events) else {
+                *next = Some(record);
+                return Ok(Taken::NotInTurn);
             };
             drop(record);
             self.dispatch_of(session, events);
@@ -258,7 +271,7 @@ impl Conversation {
                         reader.rekey().map_err(|error| error.to_string())?;
                     }
                     if after.closed {
-                        return Ok(false);
+                        return Ok(Taken::Last);
                     }
                 }
                 Err(misbehaved) => {
@@ -275,9 +288,32 @@ impl Conversation {
         }
     }
 
+    /// Takes a record in, if it is the link's turn, and says in which session.
+    pub(super) fn take_record(
+        &self,
+        link: LinkId,
+        record: &Bytes,
+        now: Instant,
+        events: &mut Events,
+    ) -> Option<(Result<After, PeerMisbehaved>, u64)> {
+        let mut state = self.lock();
+        if !state.turn.take(link) {
+            return None;
+        }
+        let taken = state.channel.on_record(link, record, now, events);
+        if taken.is_err() || !events.is_empty() {
+            state.refresh();
+        }
+        self.settle(&mut state);
+        let answered = |event: &&_| matches!(event, ChannelEvent::Answered { .. });
+        state.crowd = events.iter().filter(answered).nth(1).is_some();
+        Some((taken, state.session))
+    }
+
     /// Answers and acknowledgements leave together, after everything that was read has been handled.
     fn after_reading(self: &Arc<Self>, link: &Arc<Link>, now: Instant) {
         let mut state = self.lock();
+        state.turn.give_up(link.id, &self.turn_over);
         let says = state.channel.has_record(link.id, now);
         let active = state.active.clone().filter(|active| active.id != link.id);
         // What leaves sees to the keeper itself.
@@ -299,6 +335,7 @@ impl Conversation {
         link.over.cancel();
         let now = clock::now();
         let mut state = self.lock();
+        state.turn.give_up(link.id, &self.turn_over);
         if state.links.remove(&link.id).is_some() {
             state.story.tell(now, Some(link.rung), format!("link ended: {why}"));
         }

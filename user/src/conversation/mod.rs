@@ -16,6 +16,7 @@ mod links;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +41,7 @@ use crate::hub::Hub;
 use crate::net::link::{Link, Source};
 
 use self::callers::{Callers, Seat};
+use self::turn::Turn;
 
 pub(crate) use self::callers::{CallEnd, Called, Calling};
 pub(crate) use self::links::{Incoming, turn_away};
@@ -69,12 +71,15 @@ pub(crate) struct Conversation {
     answers_waiting: AtomicUsize,
     /// The keeper is to look again.
     look: Notify,
+    /// A link has taken in what it had read, and another waits for that.
+    turn_over: Notify,
 }
 
 struct State {
     channel: Channel<Seat, ReceiptToken>,
     callers: Callers,
     links: HashMap<LinkId, Arc<Link>>,
+    turn: Turn,
     active: Option<Arc<Link>>,
     /// Counts sessions, and where the latest ended ones stood.
     session: u64,
@@ -153,6 +158,7 @@ impl Conversation {
                 channel: Channel::new(epoch, hub.settings.max_body, clock::now()),
                 callers: Callers::default(),
                 links: HashMap::new(),
+                turn: Turn::default(),
                 active: None,
                 session: 0,
                 ended: VecDeque::new(),
@@ -178,6 +184,7 @@ impl Conversation {
             budget: Arc::clone(&hub.budget),
             answers_waiting: AtomicUsize::new(0),
             look: Notify::new(),
+            turn_over: Notify::new(),
         })
     }
 

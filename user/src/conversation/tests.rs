@@ -10,14 +10,17 @@ use parlor_protocol::noise::payload::{Epoch, LinkHello};
 use parlor_protocol::presence::Encryption;
 use parlor_protocol::refusal::CloseCode;
 use parlor_protocol::rung::Rung;
+use parlor_protocol::session::Given;
 use parlor_protocol::wire::peer::Status;
 use tokio_util::sync::CancellationToken;
 
 use super::Conversation;
 use super::answering::Intake;
+use super::turn::TurnOf;
 use crate::clock;
-use crate::core::channel::{Event, LinkId};
+use crate::core::channel::{Channel, Event, LinkId};
 use crate::hub::{Hub, harness};
+use crate::inbox::Inbox;
 
 /// Foo's conversation with Bar, and its callback "wait" that never answers.
 fn foo_and_bar() -> (Arc<Hub>, Arc<Conversation>) {
@@ -100,4 +103,43 @@ async fn a_callback_that_goes_is_not_found_for_a_call_that_came_with_an_earlier_
     assert!(!Arc::ptr_eq(intake.look_up(&hub, &wait).unwrap(), &first));
     drop(registered);
     assert!(intake.look_up(&hub, &wait).is_none());
+}
+
+#[tokio::test]
+async fn what_comes_on_another_link_waits_until_what_came_before_has_been_acted_on() {
+    let (hub, conversation) = foo_and_bar();
+    let (now, mut events) = (clock::now(), Vec::new());
+    let mut bar = Channel::<(), ()>::new(Epoch { instance: InstanceId([2; 16]), generation: 0 }, 1024, now);
+    // Two messages, each on a link of its own.
+    let records = [LinkId(1), LinkId(2)].map(|link| {
+        let hello = bar.hello();
+        let (accept, terms) = conversation.lock().channel.judge(&hello).unwrap();
+        conversation.lock().channel.bind(link, Rung::Lan, &terms, now, &mut events).unwrap();
+        let terms = Channel::<(), ()>::terms_of(&hello, &accept);
+        bar.bind(link, Rung::Lan, &terms, now, &mut Vec::new()).unwrap();
+        bar.send(None, Given::Borrowed(&[link.0 as u8])).unwrap();
+        let mut record = Vec::new();
+        bar.fill(link, &mut record, false, now).unwrap();
+        bar.unlink(link, now, &mut Vec::new());
+        Bytes::from(record)
+    });
+    conversation.dispatch(&mut events);
+    let (first, session) = conversation.take_record(LinkId(1), &records[0], now, &mut events).unwrap();
+    assert!(first.is_ok());
+    let mut early = Vec::new();
+    assert!(conversation.take_record(LinkId(2), &records[1], now, &mut early).is_none());
+    let mut waits = Box::pin(conversation.turn_is_over());
+    assert!(waits.as_mut().now_or_never().is_none());
+    conversation.dispatch_of(session, &mut events);
+    drop(TurnOf { conversation: &conversation, link: LinkId(2) });
+    assert!(waits.as_mut().now_or_never().is_none(), "the turn is another's");
+    drop(TurnOf { conversation: &conversation, link: LinkId(1) });
+    waits.await;
+    let (second, session) = conversation.take_record(LinkId(2), &records[1], now, &mut events).unwrap();
+    assert!(second.is_ok());
+    conversation.dispatch_of(session, &mut events);
+    let mut inbox = Inbox { queue: Arc::clone(&hub.inbox) };
+    let bodies: Vec<_> =
+        std::iter::from_fn(|| inbox.try_next()).map(|message| message.body().to_vec()).collect();
+    assert_eq!(bodies, [[1], [2]]);
 }
