@@ -248,6 +248,9 @@ pub(super) struct ClimbsArgs {
     closed_s: u64,
 }
 
+/// Whoever takes longer than this for the way up tells its story, in nanoseconds.
+const CLIMBED: u64 = 1_000_000_000;
+
 /// Measures how long it takes until a way that opened is used.
 pub(super) fn climbs(args: &ClimbsArgs, report: &mut Report) -> Result<()> {
     let mut ground = Ground::build(Place::Lan, args.pairs, Manner::default())?;
@@ -272,6 +275,10 @@ pub(super) fn climbs(args: &ClimbsArgs, report: &mut Report) -> Result<()> {
             }
             ensure!(now - open < 400_000_000_000, "still on the relay after 400 s: {all:?}");
             std::thread::sleep(Duration::from_millis(5));
+        }
+        let slow = |wait: &Option<u64>| wait.is_some_and(|wait| wait > CLIMBED);
+        if let Some(user) = there.iter().position(slow) {
+            ground.story(user % args.pairs)?.iter().for_each(|line| report.remark(line));
         }
         waits.extend(there.into_iter().flatten());
         pauses.extend(ground.look(before)?.iter().map(|pair| pair.pause));
