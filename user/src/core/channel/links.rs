@@ -154,14 +154,17 @@ impl Links {
         });
     }
 
-    /// Takes out the worst link if there are as many as may be.
+    /// Takes out the worst link if there are as many as may be: one that is over, then one that may be dead. A path that
+    /// fell silent leaves several, whatever their rung, and both ends have to keep what took their place.
     pub(super) fn make_room(&mut self) -> Option<LinkId> {
         if self.all.len() < LINKS {
             return None;
         }
-        let worst =
-            self.all.iter().max_by_key(|link| (link.suspect, link.rung, std::cmp::Reverse(link.heard)));
-        let id = worst.map(|link| link.id)?;
+        let badness = |link: &&Link| {
+            let over = matches!(link.closing, Some((_, Scope::Link)));
+            (over, link.suspect, self.is_doubtful(link), link.rung, std::cmp::Reverse(link.heard))
+        };
+        let id = self.all.iter().max_by_key(badness).map(|link| link.id)?;
         self.remove(id);
         Some(id)
     }
@@ -320,5 +323,29 @@ impl Links {
         }
         self.all.retain(|link| dead.iter().all(|&(id, _)| id != link.id));
         dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn links_of_a_path_that_fell_silent_go_before_one_that_took_their_place() {
+        let (mut links, began) = (Links::default(), clock::now());
+        for id in 0..LINKS as u64 {
+            links.insert(LinkId(id), Rung::Lan, began);
+        }
+        links.choose();
+        let silent = began + Duration::from_secs(1);
+        assert!(links.suspect_active(silent).is_some());
+        for id in 100..103 {
+            let gone = links.make_room().unwrap();
+            assert!(gone.0 < LINKS as u64, "{gone:?} went, and it had just come");
+            links.insert(LinkId(id), Rung::Relay, silent);
+        }
+        links.close(LinkId(102), CloseCode::Superseded);
+        assert_eq!(links.make_room(), Some(LinkId(102)), "one that is over goes first");
     }
 }
