@@ -236,7 +236,14 @@ async fn a_name_is_taken_over_by_its_own_program_or_on_demand_by_its_own_identit
 
     let (mut again, _) = Client::join(&room, &who("Foo", 1)).await;
     assert_eq!(first.close_code().await, CloseCode::Replaced);
-    stranger.login(&Who { take_over: true, ..another }).await.unwrap();
+    let takes_over = Who { take_over: true, ..another };
+    let late = stranger.login(&takes_over).await.unwrap_err();
+    assert_eq!(
+        late,
+        LoginRefusal::NameInUse { same_identity: true },
+        "its connection is older than the login"
+    );
+    Client::join(&room, &takes_over).await;
     assert_eq!(again.close_code().await, CloseCode::Replaced);
     assert_eq!(room.status().await.unwrap().users.len(), 1);
 }
