@@ -2,8 +2,8 @@
 //!
 //! Full jitter: each wait is drawn evenly from zero to a ceiling that doubles from
 //! [`RECONNECT_FIRST`] to [`RECONNECT_MOST`], so that users that lost their Room at the same moment do not
-//! come back at the same moment (Brooker, "Exponential Backoff And Jitter", 2015). On its way it rests at [`SOON`] for
-//! [`QUICK`] attempts, since most Rooms that go are being started again and relayed conversations wait for them. What
+//! come back at the same moment (Brooker, "Exponential Backoff And Jitter", 2015). On its way it rests at `SOON` for
+//! `QUICK` attempts, since most Rooms that go are being started again and relayed conversations wait for them. What
 //! the Room asks for comes first: a wait it named is never cut short. A connection that lasted starts the ceiling
 //! anew; one that broke at once does not.
 
