@@ -9,9 +9,7 @@ use super::arrived::{Arrived, Collector, LARGE, Messages};
 use super::pool::Pool;
 use super::pushed::{opening, rest};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
-use crate::wire::peer::{
-    Head, MESSAGE_COST, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32,
-};
+use crate::wire::peer::{Head, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32};
 
 /// How much of an announced body is reserved before any of it has come, in bytes.
 const RESERVE: usize = 1024 * 1024;
@@ -125,7 +123,7 @@ impl Inbound {
                     return Err(PeerMisbehaved::TooLarge(payload.len() as u32));
                 }
                 if matches!(head, Head::Send { .. }) {
-                    self.admit(payload.len() as u64 + MESSAGE_COST)?;
+                    self.admit(payload.len())?;
                     // It may wait for long, and must not keep what was read along with it.
                     return Ok(Some(arrived(own(head), Bytes::copy_from_slice(&payload))));
                 }
@@ -185,7 +183,7 @@ impl Inbound {
         if body.len() > self.max_body as usize {
             return Err(PeerMisbehaved::TooLarge(body.len() as u32));
         }
-        self.admit(body.len() as u64 + MESSAGE_COST)?;
+        self.admit(body.len())?;
         self.next += 1;
         let collector = collector.get_or_insert_with(|| Collector::new(event));
         collector.push(body, record.len() - end);
@@ -193,11 +191,11 @@ impl Inbound {
     }
 
     /// Holds a message against the window. The peer may start one while any of the window is left.
-    fn admit(&mut self, cost: u64) -> Result<(), PeerMisbehaved> {
+    fn admit(&mut self, body: usize) -> Result<(), PeerMisbehaved> {
         if self.used >= self.granted {
             return Err(PeerMisbehaved::Window);
         }
-        self.used += cost;
+        self.used += opening(body);
         Ok(())
     }
 
@@ -220,7 +218,7 @@ impl Inbound {
             if rest(total) > 0 && self.streams.values().any(|other| other.rest() > 0) {
                 return Err(PeerMisbehaved::Window);
             }
-            self.admit(opening(total))?;
+            self.admit(total)?;
         }
         let body = self.pool.take(total.min(RESERVE));
         self.streams.insert(stream, Assembly { head: own(head), total, body });

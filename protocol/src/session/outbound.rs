@@ -166,7 +166,7 @@ impl<R> Outbound<R> {
 
     /// Takes a message, call or answer. The name in its head is copied.
     pub fn push<N: AsRef<[u8]>>(&mut self, head: &Head<N>, body: Given<'_>) -> Result<Placed, Full> {
-        let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
+        let class = Class::of(head);
         if !self.has_room(class) || self.is_vast(body.len()) && self.vast[class as usize] {
             return Err(Full);
         }

@@ -1,13 +1,13 @@
 //! What is pushed into a session, and what becomes of it.
 
 use crate::limits::RECEIVE_WINDOW;
-use crate::wire::peer::MESSAGE_COST;
+use crate::wire::peer::{Head, MESSAGE_COST};
 
 /// The most of a body that costs window at its beginning, in bytes: while it is under way, the rest of the window is
 /// for others.
 const OPENING: u64 = RECEIVE_WINDOW / 4 * 3;
 
-/// What a message with a body of `len` bytes, in pieces, costs of the window at its beginning.
+/// What a message with a body of `len` bytes costs of the window at its beginning.
 pub(super) fn opening(len: usize) -> u64 {
     (len as u64).min(OPENING) + MESSAGE_COST
 }
@@ -30,6 +30,16 @@ pub enum Class {
     Message,
     /// A call or an answer.
     Call,
+}
+
+impl Class {
+    /// What something with this head is.
+    pub fn of<N>(head: &Head<N>) -> Self {
+        match head {
+            Head::Send { .. } => Self::Message,
+            Head::Get { .. } | Head::Answer { .. } => Self::Call,
+        }
+    }
 }
 
 /// Where something that was pushed has gone.

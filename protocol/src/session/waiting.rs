@@ -22,11 +22,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn is_message(&self) -> bool {
-        matches!(self.head, Head::Send { .. })
+        self.class() == Class::Message
     }
 
     pub(super) fn class(&self) -> Class {
-        if self.is_message() { Class::Message } else { Class::Call }
+        Class::of(&self.head)
     }
 
     /// A message's event.

@@ -385,8 +385,7 @@ impl<C, R> Channel<C, R> {
             return Err(PushError::TooLarge { len, limit });
         }
         let pushed = self.out.push(head, body);
-        let class = if matches!(head, Head::Send { .. }) { Class::Message } else { Class::Call };
-        self.was_full[class as usize] |= pushed.is_err();
+        self.was_full[Class::of(head) as usize] |= pushed.is_err();
         Ok(pushed?)
     }
 
