@@ -106,6 +106,20 @@ async fn a_callback_that_goes_is_not_found_for_a_call_that_came_with_an_earlier_
 }
 
 #[tokio::test]
+async fn who_waits_for_a_turn_hears_of_its_end_also_if_the_other_link_had_another_since() {
+    let (_hub, conversation) = foo_and_bar();
+    let take = |link| conversation.lock().turn.take(LinkId(link));
+    let give_up = |link| drop(TurnOf { conversation: &conversation, link: LinkId(link) });
+    assert!(take(1) && !take(2));
+    give_up(1);
+    assert!(take(1));
+    let mut waits = Box::pin(conversation.turn_is_over());
+    assert!(waits.as_mut().now_or_never().is_none());
+    give_up(1);
+    assert_eq!(waits.now_or_never(), Some(()));
+}
+
+#[tokio::test]
 async fn what_comes_on_another_link_waits_until_what_came_before_has_been_acted_on() {
     let (hub, conversation) = foo_and_bar();
     let (now, mut events) = (clock::now(), Vec::new());

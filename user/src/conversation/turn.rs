@@ -19,9 +19,13 @@ pub(super) struct Turn {
 impl Turn {
     /// True if it is this link's now.
     pub(super) fn take(&mut self, link: LinkId) -> bool {
-        let is_its_own = *self.holder.get_or_insert(link) == link;
-        self.awaited |= !is_its_own;
-        is_its_own
+        *self.holder.get_or_insert(link) == link
+    }
+
+    /// True if some link has it. Who asks is told when that is over.
+    fn is_awaited(&mut self) -> bool {
+        self.awaited |= self.holder.is_some();
+        self.holder.is_some()
     }
 
     /// It is this link's no more, if it was. `over` tells who waits for that.
@@ -54,7 +58,7 @@ impl Conversation {
         tokio::pin!(over);
         // Interest is noted before another look, so that nothing slips in between.
         over.as_mut().enable();
-        let is_held = self.lock().turn.holder.is_some();
+        let is_held = self.lock().turn.is_awaited();
         if is_held {
             over.await;
         }
