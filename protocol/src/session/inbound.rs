@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::arrived::{Arrived, Collector, LARGE, Messages};
 use super::pool::Pool;
-use super::pushed::{opening, rest};
+use super::pushed::{BESIDE_LONG, opening, rest};
 use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
 use crate::wire::peer::{Head, PeerMisbehaved, finish, kind, next_frame, split_name, take, take_u32};
 
@@ -106,7 +106,9 @@ impl Inbound {
 
     /// True if the peer should be told of its [`window`](Self::window) now.
     pub fn grant_is_due(&self) -> bool {
-        self.window() - self.granted >= RECEIVE_WINDOW / 2
+        let more = self.window() - self.granted;
+        more >= RECEIVE_WINDOW / 2
+            || more >= BESIDE_LONG / 2 && self.streams.values().any(|assembly| assembly.rest() > 0)
     }
 
     /// The window, as it is told to the peer now.

@@ -7,6 +7,9 @@ use crate::wire::peer::{Head, MESSAGE_COST};
 /// for others.
 const OPENING: u64 = RECEIVE_WINDOW / 4 * 3;
 
+/// What that leaves for others, in bytes.
+pub(super) const BESIDE_LONG: u64 = RECEIVE_WINDOW - OPENING;
+
 /// What a message with a body of `len` bytes costs of the window at its beginning.
 pub(super) fn opening(len: usize) -> u64 {
     (len as u64).min(OPENING) + MESSAGE_COST

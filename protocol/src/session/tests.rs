@@ -176,7 +176,9 @@ fn small_messages_pass_a_message_of_64_mib_and_so_do_calls() {
         assert_eq!(c.arrived.len(), 2 * (usize::from(round) + 1), "both are there, and the large one is not");
         let cost = 60_000 + MESSAGE_COST;
         c.inbound.consume(cost);
-        c.outbound.credit(c.inbound.grant());
+        if c.inbound.grant_is_due() {
+            c.outbound.credit(c.inbound.grant());
+        }
         assert!(c.outbound.bytes() < 8 << 20);
     }
     c.push(&message("file"), &vec![2; BODY_MOST], None).unwrap_err();
