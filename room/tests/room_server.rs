@@ -16,7 +16,7 @@ use parlor_room::admin::{AdminRequest, AdminResponse};
 use parlor_room::config::CertificateFiles;
 use parlor_room::password::PasswordHash;
 use parlor_room::{Room, RoomConfig, RoomError, RoomHandle};
-use support::{Client, Connected, Who, relayed, room, socket, who};
+use support::{Client, Connected, Who, lone_room, relayed, room, socket, who};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -387,7 +387,7 @@ async fn a_user_that_breaks_the_rules_is_told_and_the_others_go_on() {
 
 #[tokio::test]
 async fn a_room_that_stops_sends_everybody_away_with_a_time_to_come_back() {
-    let room = room(RoomConfig::default()).await;
+    let room = lone_room(RoomConfig::default()).await;
     let (mut foo, _) = Client::join(&room, &who("Foo", 1)).await;
     let (mut bar, _) = Client::join(&room, &who("Bar", 2)).await;
     let address = room.addresses()[0].clone();
@@ -401,7 +401,7 @@ async fn a_room_that_stops_sends_everybody_away_with_a_time_to_come_back() {
 
 #[tokio::test]
 async fn a_room_whose_handle_is_dropped_is_gone() {
-    let room = room(RoomConfig::default()).await;
+    let room = lone_room(RoomConfig::default()).await;
     let (mut foo, _) = Client::join(&room, &who("Foo", 1)).await;
     let address = room.addresses()[0].clone();
     drop(room);

@@ -206,10 +206,13 @@ async fn what_is_no_room_gets_a_sentence_of_its_own() {
         drop(listener.accept().await.unwrap());
         drop(listener.accept().await.unwrap());
         turn_away(&listener).await;
-        drop(listener);
     };
-    let (error, ()) = tokio::join!(refused(options(address.clone())), hang_up);
+    let (error, ()) = tokio::join!(refused(options(address)), hang_up);
     assert!(matches!(error, JoinError::TurnedAway { .. }), "{error}");
+    // Bound and not listening, it refuses, and nobody else can have its port.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = parlor_protocol::address::RoomAddress::from_socket(nobody.local_addr().unwrap());
     let error = refused(options(address)).await;
     assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("Room is running"), "{error}");

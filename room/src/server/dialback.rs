@@ -30,7 +30,7 @@ async fn ask(address: SocketAddr, nonce: [u8; 32]) -> std::io::Result<[u8; 32]> 
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -55,7 +55,9 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_listens_nobody_is_reached() {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        assert!(!reaches(address, [1; 32], [2; 32]).await);
+        // Bound and not listening, it refuses, and nobody else can have its port.
+        let nobody = TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(!reaches(nobody.local_addr().unwrap(), [1; 32], [2; 32]).await);
     }
 }

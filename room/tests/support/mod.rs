@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use parlor_protocol::address::{Host, RoomAddress};
@@ -32,6 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A Room on a free port of loopback.
 pub async fn room(config: RoomConfig) -> RoomHandle {
     Room::bind(RoomConfig { listen: vec![([127, 0, 0, 1], 0).into()], ..config }).await.unwrap()
+}
+
+/// A Room where, if the system has many loopback addresses, nothing else is: when it is gone, nobody answers there.
+pub async fn lone_room(config: RoomConfig) -> RoomHandle {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let own = [127, 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100, high, low.max(1)];
+    let address = if cfg!(target_os = "linux") { own } else { [127, 0, 0, 1] };
+    Room::bind(RoomConfig { listen: vec![(address, 0).into()], ..config }).await.unwrap()
 }
 
 /// Where it listens.

@@ -135,7 +135,7 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -145,6 +145,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
+    }
+
+    /// An address that refuses while the socket is there, which is bound and does not listen.
+    fn refusing() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
     }
 
     #[tokio::test]
@@ -171,8 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_refuses_does_not_keep_the_next_one_waiting() {
-        let (closed, refusing) = listener().await;
-        drop(closed);
+        let (_closed, refusing) = refusing();
         let (_listener, answering) = listener().await;
         let stream = connect_any(&[refusing, answering], &Blacklist::default()).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), answering);
@@ -199,8 +206,8 @@ mod tests {
         };
         let (linked, _taken) = tokio::join!(dial_relay(&room, &token, LONG), accept);
         linked.unwrap();
-        drop(listener);
-        assert!(matches!(dial_relay(&room, &token, LONG).await, Err(RelayError::Io(_))));
+        let (_closed, gone) = refusing();
+        assert!(matches!(dial_relay(&[gone], &token, LONG).await, Err(RelayError::Io(_))));
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use parlor_room::config::RoomConfig;
@@ -35,7 +36,7 @@ impl Lobby {
     /// A Room whose configuration is changed first.
     pub(crate) async fn open_with(change: impl FnOnce(RoomConfig) -> RoomConfig) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let config = change(configuration("127.0.0.1:0".parse().unwrap(), data.path().into()));
+        let config = change(configuration((own_loopback(), 0).into(), data.path().into()));
         let (room, listen) = start(config).await;
         let address = room.addresses()[0].to_string();
         Self { room: Some(room), address, listen, data }
@@ -68,6 +69,18 @@ impl Lobby {
             within(user.leave()).await;
         }
         self.stop_room().await;
+    }
+}
+
+/// Where the system has many loopback addresses, one that nothing else uses: the Room's port is free when it comes
+/// back, and nobody answers there meanwhile.
+fn own_loopback() -> Ipv4Addr {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    if cfg!(target_os = "linux") {
+        Ipv4Addr::new(127, 100 + COUNT.fetch_add(1, Ordering::Relaxed) % 100, high, low.max(1))
+    } else {
+        Ipv4Addr::LOCALHOST
     }
 }
 
