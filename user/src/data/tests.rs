@@ -132,7 +132,14 @@ fn programs_that_share_the_directory_lose_none_of_each_others_changes() {
             scope.spawn(move || {
                 let data = DataDir::open(root).unwrap();
                 for peer in 0..10 {
-                    data.pin_peer(key, &name(&format!("p{program}-{peer}")), &room()).unwrap();
+                    let peer = name(&format!("p{program}-{peer}"));
+                    // The lock is not handed on in turn: on a slow disk one program may wait 3 s in vain.
+                    let pinned = (0..20).any(|_| match data.pin_peer(key, &peer, &room()) {
+                        Ok(()) => true,
+                        Err(DataError::Busy { .. }) => false,
+                        Err(error) => panic!("{error}"),
+                    });
+                    assert!(pinned, "busy for a minute");
                 }
             });
         }
