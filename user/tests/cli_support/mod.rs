@@ -76,6 +76,18 @@ impl Stage {
         run(self.named(name, args), b"").await
     }
 
+    /// Runs a command of `name` until what it printed is `wanted`.
+    pub(crate) async fn run_until(&self, name: &str, args: &[&str], wanted: impl Fn(&Done) -> bool) -> Done {
+        let deadline = tokio::time::Instant::now() + LONG;
+        loop {
+            let done = self.run(name, args).await;
+            if wanted(&done) {
+                return done;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not what is wanted: {done:?}");
+        }
+    }
+
     /// Starts a command that stays, and waits until it can be talked to.
     pub(crate) async fn stay(&self, name: &str, args: &[&str]) -> Staying {
         Staying::start(self.named(name, args)).await
