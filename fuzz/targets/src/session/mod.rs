@@ -1,5 +1,7 @@
 //! What two sessions do with what a peer, honest or not, sends them.
 
+mod network;
+
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use parlor_protocol::limits::{RECEIVE_WINDOW, STREAMS};
@@ -23,13 +25,15 @@ const MOST: usize = LIMIT + CALLS_BESIDE + (1 + STREAMS) * (LONGEST + 1024);
 /// The most plaintext of a record beside its header.
 const RECORD: usize = 65_494;
 
-/// The first byte says who is not honest: the sender, the receiver, or only the network.
+/// The first byte says who is not honest: the sender, the receiver, or only the network, which has short or long
+/// bodies to carry.
 pub fn session(data: &[u8]) -> Verdict {
     let mut script = Unstructured::new(data);
-    let played = match script.arbitrary::<u8>().map(|who| who % 3) {
-        Ok(0) => hostile_sender(&mut script),
-        Ok(1) => hostile_receiver(&mut script),
-        Ok(_) => bad_network(&mut script),
+    let played = match script.arbitrary::<u8>().map(|who| (who % 3, who < 128)) {
+        Ok((0, _)) => hostile_sender(&mut script),
+        Ok((1, _)) => hostile_receiver(&mut script),
+        Ok((_, true)) => network::carry(&mut script, &network::SHORT),
+        Ok((_, false)) => network::carry(&mut script, &network::LONG),
         Err(_) => Ok(false),
     };
     Verdict::accepted_if(played.unwrap_or(false))
@@ -176,96 +180,6 @@ fn hostile_receiver(script: &mut Unstructured<'_>) -> Result<bool> {
     assert_eq!(receipts.len(), before, "a receipt came back twice");
     assert!(outbound.is_empty() && outbound.bytes() == 0);
     Ok(sent)
-}
-
-/// Both ends are honest, and links end at any moment: everything arrives once, and each event's messages in order.
-fn bad_network(script: &mut Unstructured<'_>) -> Result<bool> {
-    let (mut outbound, mut inbound) = (Outbound::<u64>::new(LIMIT), Inbound::new(LONGEST as u32));
-    let (mut sent, mut arrived) = (Vec::new(), Vec::new());
-    let mut records: Vec<(u64, Bytes)> = Vec::new();
-    let mut done = Vec::new();
-    for _ in 0..STEPS {
-        if script.is_empty() {
-            break;
-        }
-        match script.int_in_range(0..=6)? {
-            0 | 1 => {
-                let (head, body) = (head(script)?, body(script)?);
-                if outbound.push(&head, Given::Owned(&mut body.to_vec())).is_ok() {
-                    sent.push((head, body));
-                }
-            }
-            2 | 3 => {
-                let (mut record, room) = (Vec::new(), script.int_in_range(FRAME_HEAD..=RECORD)?);
-                if let Some(first) = outbound.transmit(&mut record, room) {
-                    records.push((first, record.into()));
-                }
-            }
-            4 => {
-                if !records.is_empty() {
-                    deliver(records.remove(0), &mut inbound, &mut arrived);
-                }
-            }
-            5 => {
-                assert_eq!(outbound.ack(inbound.next(), &mut done), Ok(()));
-                outbound.credit(inbound.grant());
-            }
-            _ => {
-                records.clear();
-                assert_eq!(outbound.ack(inbound.next(), &mut done), Ok(()));
-                outbound.rewind();
-            }
-        }
-    }
-    records.clear();
-    outbound.rewind();
-    loop {
-        assert_eq!(outbound.ack(inbound.next(), &mut done), Ok(()));
-        outbound.credit(inbound.grant());
-        let mut record = Vec::new();
-        let Some(first) = outbound.transmit(&mut record, RECORD) else { break };
-        deliver((first, record.into()), &mut inbound, &mut arrived);
-    }
-    assert!(outbound.is_empty() && outbound.bytes() == 0);
-    same(sent, arrived);
-    Ok(inbound.next() > 0)
-}
-
-fn deliver((mut seq, record): (u64, Bytes), inbound: &mut Inbound, arrived: &mut Vec<(Head<Bytes>, Bytes)>) {
-    let mut at = 0;
-    while at < record.len() {
-        let Ok(taken) = inbound.take(seq, &record, at) else { panic!("an honest sender's frame") };
-        (seq, at) = (seq + taken.frames, taken.end);
-        match taken.arrived {
-            Some(Arrived::Messages(messages)) => {
-                inbound.consume(messages.cost());
-                let event = messages.event().cloned();
-                arrived.extend(messages.map(|(body, _)| (Head::Send { event: event.clone() }, body)));
-            }
-            Some(Arrived::Call { call, timeout_ms, name, body }) => {
-                arrived.push((Head::Get { call, timeout_ms, name }, body));
-            }
-            Some(Arrived::Answer { call, status, body }) => {
-                arrived.push((Head::Answer { call, status }, body));
-            }
-            Some(Arrived::Cancelled { call }) => panic!("nobody cancelled {call}"),
-            None => {}
-        }
-    }
-}
-
-/// The same things, those of one event in the same order.
-fn same(sent: Vec<(Head<Bytes>, Bytes)>, mut arrived: Vec<(Head<Bytes>, Bytes)>) {
-    for one in sent {
-        // Calls and answers may pass each other, also under one number.
-        let candidate = |other: &(Head<Bytes>, Bytes)| match &one.0 {
-            Head::Send { .. } => other.0 == one.0,
-            Head::Get { .. } | Head::Answer { .. } => *other == one,
-        };
-        let Some(at) = arrived.iter().position(candidate) else { panic!("{:?} did not arrive", one.0) };
-        assert!(arrived.remove(at) == one, "{:?} is not as it was sent, or out of order", one.0);
-    }
-    assert!(arrived.is_empty(), "more arrived than was sent");
 }
 
 fn head(script: &mut Unstructured<'_>) -> Result<Head<Bytes>> {
