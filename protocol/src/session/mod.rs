@@ -10,7 +10,7 @@
 //! one frame arrives in the order in which it was sent while the peer's receive window is open, but for messages
 //! behind a longer body of their event. Bodies longer than [`PIECE`](crate::limits::PIECE) travel in pieces, between
 //! which calls and answers pass, and messages of *other* events: however long a body is, it takes three quarters of the
-//! window until it is whole.
+//! window until it is whole. In turn the pieces pass them: nothing that waits is held up for good by what is pushed later.
 //!
 //! Bounds: [`Outbound`] holds at most its limit and one message more, where a body of more than half the limit counts as
 //! half of it, and one such message and one such call or answer are held at a time; messages beyond the peer's receive

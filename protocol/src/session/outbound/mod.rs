@@ -1,18 +1,18 @@
 //! The sending half of a session.
 
+mod leaving;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::pool::cut;
-use super::pushed::{Class, Full, Given, Placed, Progress, opening, rest};
+use super::pushed::{Class, Full, Given, Placed, Progress, rest};
 use super::retained::{Body, Retained};
 use super::waiting::{Entry, Lanes, Queue, Run, Waiting};
-use crate::limits::{PIECE, RECEIVE_WINDOW, STREAMS};
+use crate::limits::RECEIVE_WINDOW;
 use crate::wire::peer::{BODY_IN_ONE_FRAME, Head, MESSAGE_COST, PeerMisbehaved, kind};
 
-/// Bodies in pieces are cut as far ahead of the link as this, in bytes.
-const AHEAD: usize = 64 * 1024;
 /// Calls and answers may use this many bytes beyond what messages may, so that a full buffer of messages
 /// does not stop them.
 const CALLS_BESIDE: usize = 1024 * 1024;
@@ -44,6 +44,10 @@ pub struct Outbound<R> {
     limit: usize,
     /// A message, and a call or answer, with a vast body that has not left yet.
     vast: [bool; 2],
+    /// A record left since something that waits got on.
+    step_is_due: bool,
+    /// Something was started since a piece was cut.
+    piece_is_due: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,8 @@ impl<R> Outbound<R> {
             credit_limit: RECEIVE_WINDOW,
             limit,
             vast: [false; 2],
+            step_is_due: false,
+            piece_is_due: false,
         }
     }
 
@@ -294,7 +300,9 @@ impl<R> Outbound<R> {
         self.cut_ahead();
         let first = self.retained.sent();
         self.retained.transmit(out, room);
-        (self.retained.sent() > first).then_some(first)
+        let left = self.retained.sent() > first;
+        self.step_is_due |= left;
+        left.then_some(first)
     }
 
     /// Gives back the receipts of everything that was not taken over: nothing of it is sent any more.
@@ -373,144 +381,5 @@ impl<R> Outbound<R> {
     /// What it counts as while it waits.
     fn weight(&self, waiting: &Waiting) -> usize {
         if self.is_vast(waiting.body.len()) { self.half() } else { waiting.cost() as usize }
-    }
-
-    fn can_start_message(&self) -> bool {
-        let Some(first) = self.messages.front() else { return false };
-        self.credit_used < self.credit_limit
-            && (first.first_len() <= BODY_IN_ONE_FRAME || self.streams.len() < STREAMS)
-            && (rest(first.first_len()) == 0 || !self.streams.iter().any(|stream| stream.rest() > 0))
-            && !self.streams.iter().any(|s| s.waiting.is_message() && s.waiting.event() == first.event())
-    }
-
-    fn can_start_call(&self) -> bool {
-        !self.calls.is_empty() && self.streams.len() < STREAMS
-    }
-
-    /// Starts what waits and cuts pieces, in turn, until enough is ready for the next records.
-    fn cut_ahead(&mut self) {
-        while self.retained.unsent() < AHEAD {
-            if self.can_start_call() {
-                if let Some(waiting) = self.calls.pop_front() {
-                    self.begin(waiting);
-                }
-            } else if self.can_start_message() {
-                match self.messages.pop() {
-                    Some(Entry::Run(run)) => self.start_run(run),
-                    Some(Entry::Whole(waiting)) => self.start_message(waiting),
-                    None => {}
-                }
-            } else if let Some(stream) = self.streams.pop_front() {
-                self.cut(stream);
-            } else {
-                break;
-            }
-        }
-    }
-
-    /// Sends as many of a run as there is credit for.
-    fn start_run(&mut self, mut run: Run) {
-        let (number, count, cost, bytes) = (run.number, run.count, run.cost, run.bytes());
-        let credit = self.credit_limit - self.credit_used;
-        if cost <= credit {
-            self.lanes.leave(run.event());
-            run = match run.into_frames() {
-                Ok(frames) => {
-                    let seq = self.retained.adopt(frames, count);
-                    self.started(number, count, seq, cost, bytes);
-                    return;
-                }
-                Err(run) => run,
-            };
-        }
-        let (range, taken) = run.take(credit);
-        let seq = self.retained.append(run.frames(range), taken);
-        self.started(number, taken, seq, cost - run.cost, bytes - run.bytes());
-        if run.count > 0 {
-            self.messages.put_back(run);
-        } else if cost > credit {
-            self.lanes.leave(run.event());
-        }
-    }
-
-    fn start_message(&mut self, waiting: Waiting) {
-        if waiting.body.len() > BODY_IN_ONE_FRAME {
-            self.credit_used += opening(waiting.body.len());
-            self.begin(waiting);
-            return;
-        }
-        self.lanes.leave(waiting.event());
-        let (number, cost) = (waiting.number, waiting.cost());
-        let seq = self.sequence(&waiting.head, &Body::Shared(waiting.body));
-        self.started(number, 1, seq, cost, cost as usize);
-    }
-
-    /// Messages that waited have become frames.
-    fn started(&mut self, number: u64, count: u64, seq: u64, cost: u64, bytes: usize) {
-        self.credit_used += cost;
-        self.waiting_bytes -= bytes;
-        self.left(number, count, seq);
-    }
-
-    /// The last frames of messages that waited are these: who wants to know can ask, and is told.
-    fn left(&mut self, number: u64, count: u64, seq: u64) {
-        self.last_message = seq + count;
-        let waited = Waited { number, count, seq };
-        match self.waited.back_mut() {
-            Some(last) if (last.number + last.count, last.seq + last.count) == (number, seq) => {
-                last.count += count;
-            }
-            Some(_) | None => self.waited.push_back(waited),
-        }
-        if !self.receipts_waiting.is_empty() {
-            let mut now: Vec<_> = self
-                .receipts_waiting
-                .extract_if(.., |(number, _)| waited.frame_of(*number).is_some())
-                .filter_map(|(number, receipt)| Some((waited.frame_of(number)?, receipt)))
-                .collect();
-            now.sort_by_key(|&(seq, _)| seq);
-            self.receipts.extend(now);
-        }
-    }
-
-    fn begin(&mut self, waiting: Waiting) {
-        let (id, total) = (self.next_stream, waiting.body.len() as u32);
-        self.next_stream = self.next_stream.wrapping_add(1);
-        let head = &waiting.head;
-        self.retained.push(
-            kind::BEGIN,
-            9 + head.encoded_len(),
-            |out| {
-                out.extend_from_slice(&id.to_le_bytes());
-                out.extend_from_slice(&total.to_le_bytes());
-                out.push(head.kind());
-                head.write(out);
-            },
-            &Body::Borrowed(&[]),
-        );
-        self.streams.push_back(Stream { id, waiting, offset: 0 });
-    }
-
-    fn cut(&mut self, mut stream: Stream) {
-        let end = (stream.offset + PIECE).min(stream.waiting.body.len());
-        let piece = stream.waiting.body.slice(stream.offset..end);
-        let id = stream.id;
-        let seq = self.retained.push(
-            kind::PIECE,
-            4,
-            |out| out.extend_from_slice(&id.to_le_bytes()),
-            &Body::Shared(piece),
-        );
-        stream.offset = end;
-        if end < stream.waiting.body.len() {
-            self.streams.push_back(stream);
-            return;
-        }
-        self.forget(&stream.waiting);
-        if stream.waiting.is_message() {
-            self.credit_used += stream.rest();
-            self.lanes.leave(stream.waiting.event());
-            self.left(stream.waiting.number, 1, seq);
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! A sender and a receiver over links that lose what they carry.
 
+mod turns;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
