@@ -149,6 +149,11 @@ impl<R> Outbound<R> {
         self.retained.acked() < self.retained.sent()
     }
 
+    /// True if messages wait until the peer gives more credit.
+    pub fn waits_for_credit(&self) -> bool {
+        !self.messages.is_empty() && self.credit_used >= self.credit_limit
+    }
+
     /// Bytes that the next records would take at once.
     pub fn unsent(&self) -> usize {
         self.retained.unsent()

@@ -123,7 +123,7 @@ impl<C, R> Channel<C, R> {
         if self.links.is_empty() {
             self.spoke_at = now;
         }
-        if let Some(link) = self.links.make_room() {
+        if let Some(link) = self.links.make_room(self.heard_on) {
             events.push(Event::LinkEnded { link, code: CloseCode::LimitExceeded });
         }
         self.links.insert(id, rung, now);

@@ -90,6 +90,11 @@ impl Rtt {
 }
 
 impl Link {
+    /// When the first ping left that would have been answered by what came since, had anything come.
+    pub(super) fn asked(&self) -> Option<Instant> {
+        self.pinged.iter().map(|&(_, left)| left).filter(|&left| left >= self.heard).min()
+    }
+
     /// True if a ping should go with the data, to see whether round trips are still that long.
     fn wants_sample(&self, now: Instant) -> bool {
         let asked = !(self.pings.is_empty() && self.pinged.is_empty());
@@ -155,14 +160,15 @@ impl Links {
     }
 
     /// Takes out the worst link if there are as many as may be: one that is over, then one that may be dead. A path that
-    /// fell silent leaves several, whatever their rung, and both ends have to keep what took their place.
-    pub(super) fn make_room(&mut self) -> Option<LinkId> {
+    /// fell silent leaves several, whatever their rung, and both ends have to keep what took their place: for who only
+    /// receives, and suspects none, that is the one on which the peer's data last came, which goes last.
+    pub(super) fn make_room(&mut self, heard_on: Option<LinkId>) -> Option<LinkId> {
         if self.all.len() < LINKS {
             return None;
         }
         let badness = |link: &&Link| {
-            let over = matches!(link.closing, Some((_, Scope::Link)));
-            (over, link.suspect, self.is_doubtful(link), link.rung, std::cmp::Reverse(link.heard))
+            let (over, unheard) = (link.closing.is_some(), heard_on != Some(link.id));
+            (over, link.suspect, self.is_doubtful(link), unheard, link.rung, std::cmp::Reverse(link.heard))
         };
         let id = self.all.iter().max_by_key(badness).map(|link| link.id)?;
         self.remove(id);
@@ -341,11 +347,11 @@ mod tests {
         let silent = began + Duration::from_secs(1);
         assert!(links.suspect_active(silent).is_some());
         for id in 100..103 {
-            let gone = links.make_room().unwrap();
+            let gone = links.make_room(None).unwrap();
             assert!(gone.0 < LINKS as u64, "{gone:?} went, and it had just come");
             links.insert(LinkId(id), Rung::Relay, silent);
         }
         links.close(LinkId(102), CloseCode::Superseded);
-        assert_eq!(links.make_room(), Some(LinkId(102)), "one that is over goes first");
+        assert_eq!(links.make_room(None), Some(LinkId(102)), "one that is over goes first");
     }
 }

@@ -114,6 +114,8 @@ pub(crate) struct Channel<C, R> {
     ack_at: Option<Instant>,
     /// A link is gone that may have taken an acknowledgement or a grant with it: both are said again.
     repeat: bool,
+    /// The active link's next record says that this side's data would come there.
+    here: bool,
     /// When the peer last took something over while data was in flight, or when data began to be in flight.
     progress_at: Option<Instant>,
     /// When a message, call or answer last left or came.
@@ -141,6 +143,7 @@ impl<C, R> Channel<C, R> {
             ack_bytes: 0,
             ack_at: None,
             repeat: false,
+            here: false,
             progress_at: None,
             spoke_at: now,
             was_full: [false; 2],
@@ -347,18 +350,21 @@ impl<C, R> Channel<C, R> {
         self.deadlines().into_iter().flatten().filter(|&at| at > now).min()
     }
 
-    fn deadlines(&self) -> [Option<Instant>; 5] {
+    fn deadlines(&self) -> [Option<Instant>; 6] {
         let calls = self.calls.next_expiry();
         if !self.is_linked() {
-            return [calls, None, None, None, None];
+            return [calls, None, None, None, None, None];
         }
         let idle = self.is_idle().then_some(self.spoke_at + CHANNEL_IDLE);
-        [self.ack_at, self.suspicion(), self.links.deadline(), calls, idle]
+        [self.ack_at, self.suspicion(), self.asks_at(), self.links.deadline(), calls, idle]
     }
 
     /// Time has passed. Afterwards the shell asks every link for records. True if the channel has been idle for
     /// so long that it is to be ended.
     pub(crate) fn on_deadline(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) -> bool {
+        if self.asks_at().is_some_and(|at| at <= now) {
+            self.ask_for_credit();
+        }
         if self.suspicion().is_some_and(|at| at <= now) {
             if let Some(link) = self.links.suspect_active(now) {
                 events.push(Event::Suspect { link });
@@ -427,16 +433,32 @@ impl<C, R> Channel<C, R> {
         self.ack_bytes = 0;
         self.ack_at = None;
         self.repeat = false;
+        self.here = false;
         self.progress_at = None;
     }
 
-    /// When the active link becomes suspect, if data is in flight on it.
+    /// When the active link becomes suspect, if data is in flight on it, or a question after credit.
     fn suspicion(&self) -> Option<Instant> {
-        let link = self.links.active()?;
-        if !self.out.in_flight() || link.suspect {
-            return None;
-        }
-        self.progress_at.map(|at| at + link.rtt.suspicion())
+        let link = self.links.active().filter(|link| !link.suspect)?;
+        let since = if self.out.in_flight() {
+            self.progress_at
+        } else {
+            link.asked().filter(|_| self.out.waits_for_credit())
+        };
+        since.map(|at| at + link.rtt.suspicion())
+    }
+
+    /// When the active link is asked for a sign of life because nothing but credit is waited for there: it might have
+    /// gone down with a link that is dead, and nothing that is in flight would tell.
+    fn asks_at(&self) -> Option<Instant> {
+        let link = self.links.active().filter(|link| !link.suspect && link.pings.is_empty())?;
+        let waits = !self.out.in_flight() && self.out.waits_for_credit() && link.asked().is_none();
+        waits.then(|| link.heard + link.rtt.suspicion())
+    }
+
+    fn ask_for_credit(&mut self) {
+        self.links.probe_active();
+        self.here = true;
     }
 
     /// Lets the best link carry the data. If it is another one, everything not taken over goes out there again.
@@ -446,6 +468,10 @@ impl<C, R> Channel<C, R> {
             if self.links.active().is_some_and(|link| link.suspect) {
                 // If it works again, its pong says so.
                 self.links.probe_active();
+            }
+            if !self.out.has_work() && self.out.waits_for_credit() {
+                // The peer tells its window where it thinks that data comes.
+                self.ask_for_credit();
             }
             self.progress_at = Some(now);
             events.push(Event::Active);

@@ -75,7 +75,8 @@ impl<C, R> Channel<C, R> {
         if says && (self.inb.grant_is_due() || fresh) {
             header.credit = Some(self.inb.grant());
         }
-        if active && closing.is_none() && self.out.has_work() {
+        let here = active && std::mem::take(&mut self.here);
+        if active && closing.is_none() && (here || self.out.has_work()) {
             header.seq = Some(0);
             self.links.sample(id, now);
         }
@@ -136,7 +137,8 @@ impl<C, R> Channel<C, R> {
         }
         let mut seq = header.seq;
         if seq.is_some() {
-            self.heard_on = Some(id);
+            // What was said on another link since the last data came there may have gone down with it.
+            self.repeat |= self.heard_on.replace(id).is_some_and(|other| other != id);
         }
         let mut after = After::default();
         let before = self.inb.next();
