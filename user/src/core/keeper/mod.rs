@@ -81,7 +81,7 @@ pub(crate) enum Next {
     /// Close every link: nobody has used the channel for long. The session stays, so that what the peer sends at this very
     /// moment arrives over the next link.
     CloseIdle,
-    /// End the search that goes on: it was not for the link that is suspect, and another is to begin.
+    /// End the search that goes on: it was not for the link that is suspect or gone, and another is to begin.
     EndSearch,
     /// Search no more: the channel rests, and nobody wants a link.
     CallOff,
@@ -305,9 +305,13 @@ impl Keeper {
             self.next_search = Some(now + pause);
         }
         if self.searching {
-            // A climb whose link was closed has nowhere to climb from.
+            // A climb whose link was closed has nowhere to climb from. What it waits for may take seconds not to answer.
             let wanted = view.owed || self.phase != Phase::Ready;
-            return if wanted { Next::Wait(view.deadline) } else { Next::CallOff };
+            return match (wanted, std::mem::replace(&mut self.replaces, wanted)) {
+                (true, true) => Next::Wait(view.deadline),
+                (true, false) => Next::EndSearch,
+                (false, _) => Next::CallOff,
+            };
         }
         if !view.owed && self.phase != Phase::Opening {
             if self.phase == Phase::Ready {

@@ -137,15 +137,25 @@ fn a_direct_rung_that_is_worse_than_what_is_offered_is_climbed_from_too() {
 }
 
 #[test]
-fn a_climb_from_a_link_that_was_closed_is_called_off_unless_something_is_owed() {
-    let (mut keeper, now) = (wanted(), start());
-    keeper.linked();
-    keeper.climb_now(Rung::Public);
-    assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), true, now), Next::Search(_)));
-    assert_eq!(keeper.decide(&owing(), true, now), Next::Wait(None));
-    assert_eq!(keeper.decide(&View::default(), true, now), Next::CallOff);
-    keeper.searched(Ok(()), now);
-    assert_eq!(keeper.decide(&View::default(), true, now), Next::Rest);
+fn a_climb_from_a_link_that_is_gone_ends_for_another_search_if_something_is_owed_and_else_for_good() {
+    for owed in [true, false] {
+        let (mut keeper, now) = (wanted(), start());
+        keeper.linked();
+        keeper.climb_now(Rung::Public);
+        assert!(matches!(keeper.decide(&on(RELAY, &[RELAY]), true, now), Next::Search(_)));
+        let gone = now + seconds(1);
+        let (view, ends, then) = if owed {
+            (owing(), Next::EndSearch, Next::Search(None))
+        } else {
+            (View::default(), Next::CallOff, Next::Rest)
+        };
+        assert_eq!(keeper.decide(&view, true, gone), ends);
+        if owed {
+            assert_eq!(keeper.decide(&view, true, gone), Next::Wait(None), "once is enough");
+        }
+        keeper.searched(Ok(()), gone);
+        assert_eq!(keeper.decide(&view, true, gone), then);
+    }
 }
 
 #[test]
