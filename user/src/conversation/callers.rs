@@ -131,7 +131,7 @@ impl Conversation {
         self.try_call(name, timeout_ms, body, waker, is_ready)
     }
 
-    fn try_call(
+    pub(super) fn try_call(
         self: &Arc<Self>,
         name: &Name,
         timeout_ms: u32,
@@ -144,6 +144,7 @@ impl Conversation {
         if !may(&state) {
             return Ok(None);
         }
+        state.has_not_left()?;
         let quiet = state.channel.is_quiet();
         let seat = state.callers.sit(waker);
         match state.channel.get(name.as_bytes(), timeout_ms, Given::Owned(body), seat, now) {

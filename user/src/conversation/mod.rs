@@ -108,6 +108,8 @@ struct State {
     overtaken: CancellationToken,
     /// Cancelled when the attempts that go on are for nobody any more.
     called_off: CancellationToken,
+    /// This user is gone: nothing is pushed any more, since nothing would tell what became of it.
+    left: bool,
 }
 
 /// What all channels of a user keep for their peers, in bytes.
@@ -177,6 +179,7 @@ impl Conversation {
                 gone: CancellationToken::new(),
                 overtaken: CancellationToken::new(),
                 called_off: CancellationToken::new(),
+                left: false,
             }),
             phase: watch::channel(Phase::Closed).0,
             max_body: hub.settings.max_body as usize,
@@ -315,7 +318,10 @@ impl Conversation {
     }
 
     /// This user is gone: who waits for a way to the peer waits no more.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(self: &Arc<Self>) {
+        // What is pushed before is ended with the rest, and nothing is pushed after.
+        self.lock().left = true;
+        self.end(CloseCode::Done, "this user left");
         self.lock_keeper().keeper.left();
         self.room.notify_waiters();
         self.look.notify_one();
@@ -372,6 +378,10 @@ impl Conversation {
 }
 
 impl State {
+    fn has_not_left(&self) -> Result<(), OpenError> {
+        if self.left { Err(OpenError::Left) } else { Ok(()) }
+    }
+
     /// The session ends now: remembers how far it came.
     fn note_session_end(&mut self) {
         self.note_session_end_at(self.channel.progress());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -19,6 +20,7 @@ use super::answering::Intake;
 use super::turn::TurnOf;
 use crate::clock;
 use crate::core::channel::{Channel, Event, LinkId};
+use crate::error::{OpenError, SendError};
 use crate::hub::{Hub, harness};
 use crate::inbox::Inbox;
 
@@ -156,4 +158,19 @@ async fn what_comes_on_another_link_waits_until_what_came_before_has_been_acted_
     let bodies: Vec<_> =
         std::iter::from_fn(|| inbox.try_next()).map(|message| message.body().to_vec()).collect();
     assert_eq!(bodies, [[1], [2]]);
+}
+
+#[tokio::test]
+async fn who_sends_or_calls_while_this_user_leaves_hears_of_it() {
+    let (hub, conversation) = foo_and_bar();
+    let mut state = conversation.lock_keeper();
+    state.keeper.linked();
+    drop(state);
+    // It has seen that there is a way, and now the user leaves.
+    assert!(conversation.is_open().is_ok());
+    hub.end_all();
+    assert!(matches!(conversation.try_send(None, &mut vec![1]), Err(SendError::Open(OpenError::Left))));
+    let name = crate::call::Name::new("wait").unwrap();
+    let called = conversation.try_call(&name, 0, &mut vec![1], Waker::noop(), |_| true);
+    assert!(matches!(called, Err(SendError::Open(OpenError::Left))));
 }

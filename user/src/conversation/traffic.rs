@@ -53,6 +53,7 @@ impl Conversation {
         if !may(&state) {
             return Ok(None);
         }
+        state.has_not_left()?;
         // Peers that take nothing must not stop what goes to the others.
         if self.budget.is_spent() && state.kept >= ALWAYS {
             return Err(SendError::Full);

@@ -19,7 +19,7 @@ use parlor_protocol::introduction::{Introduction, IntroductionId};
 use parlor_protocol::name::UserName;
 use parlor_protocol::noise::payload::Epoch;
 use parlor_protocol::presence::Encryption;
-use parlor_protocol::refusal::{CloseCode, PairRefusal};
+use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{self, Member};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -286,7 +286,6 @@ impl Hub {
     pub(crate) fn end_all(self: &Arc<Self>) {
         self.left.store(true, Ordering::SeqCst);
         for conversation in self.conversations() {
-            conversation.end(CloseCode::Done, "this user left");
             conversation.leave();
         }
     }
