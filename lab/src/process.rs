@@ -363,6 +363,7 @@ mod tests {
     #[test]
     fn a_wait_that_ends_in_vain_shows_what_the_program_said() {
         let mut program = Program::start(shell("echo only this; exec sleep 60")).unwrap();
+        assert_eq!(program.line(SOON).unwrap(), "only this");
         let error = program.line_where(Duration::from_millis(300), |line| line == "that").unwrap_err();
         assert!(error.to_string().contains("only this"), "{error}");
         let error = program.wait(Duration::from_millis(10)).unwrap_err();

@@ -30,8 +30,10 @@ impl Capture {
 
     pub(super) fn start(host: &Host) -> Result<Self> {
         let mut command = host.command("tcpdump");
-        // All interfaces, whole packets, written as they come, without changing to another user.
-        command.args(["-i", "any", "-n", "-U", "--immediate-mode", "-s", "0", "-B", "16384", "-Z", "root"]);
+        // All interfaces, whole packets, written as they are read, without changing to another user. They are read
+        // after a second at the latest: in the mode that reads them at once each takes as much of the buffer as the
+        // largest would, so that 64 fill it.
+        command.args(["-i", "any", "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root"]);
         command.args(["-w", "-"]);
         let program = Program::start_without_input(command)?;
         program.error_line_where(PATIENCE, |line| line.contains("listening on"))?;
