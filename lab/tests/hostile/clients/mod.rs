@@ -253,6 +253,10 @@ async fn costs(scene: &Scene, cost: Cost, ended: Instant) -> Result<()> {
         ensure!(!is_barred(scene).await?, "the address is barred");
         return if cost == Cost::Counts { counts(scene, ended).await } else { Ok(()) };
     }
+    comes_to_be_barred(scene).await
+}
+
+async fn comes_to_be_barred(scene: &Scene) -> Result<()> {
     let waits = async {
         while !is_barred(scene).await? {
             sleep(LOOK).await;
@@ -270,8 +274,9 @@ async fn counts(scene: &Scene, ended: Instant) -> Result<()> {
         let refused = login::lies(scene, &scene.who(seed)).await?;
         ensure!(refused == Outcome::LoginRefused(LoginRefusal::Proof), "{refused}");
     }
-    let in_time = ended.elapsed() + LOOK < PENALTY_WRONG_PASSWORD;
-    ensure!(!in_time || is_barred(scene).await?, "it does not count");
+    if ended.elapsed() + LOOK < PENALTY_WRONG_PASSWORD {
+        comes_to_be_barred(scene).await.context("it does not count")?;
+    }
     Ok(())
 }
 
