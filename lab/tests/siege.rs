@@ -9,11 +9,27 @@ use parlor_lab::binaries::binaries;
 use parlor_lab::process;
 use serde_json::Value;
 
-/// The whole, on a machine with better things to do.
+/// One siege of each kind, on a machine with better things to do.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What has to be seen happens within the 2 s of a siege, of which a busy machine may leave too little.
+const TIMES: usize = 3;
 
 #[test]
 fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
+    let mut short = Vec::new();
+    for _ in 0..TIMES {
+        let report = besiege();
+        match too_little(&report) {
+            None => return,
+            Some(what) => short.push(format!("{what}: {report}")),
+        }
+    }
+    panic!("{short:#?}");
+}
+
+/// A siege in which nobody who means well loses anything, whatever else is seen.
+fn besiege() -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parlor-siege"));
     command.args([
         "--json",
@@ -40,7 +56,6 @@ fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
         let name = siege["siege"].as_str().unwrap();
         for pair in ["direct", "relayed"] {
             assert_eq!(siege["seen"][pair]["lost"], 0, "{siege}");
-            assert!(siege["seen"][pair]["sent"].as_u64() > Some(5), "{siege}");
         }
         assert_eq!(siege["seen"]["failed"], Value::Array(Vec::new()), "{siege}");
         assert!(siege["after"]["descriptors"].as_u64() <= siege["before"]["descriptors"].as_u64(), "{siege}");
@@ -51,6 +66,15 @@ fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
             "{siege}"
         );
     }
+    report
+}
+
+/// What was not seen often enough.
+fn too_little(report: &Value) -> Option<&'static str> {
+    let sieges = report["sieges"].as_array().unwrap();
+    let talks = |siege: &Value| {
+        ["direct", "relayed"].iter().all(|pair| siege["seen"][pair]["sent"].as_u64() > Some(5))
+    };
     let outcome = |name: &str, how: &str| {
         let siege = sieges.iter().find(|siege| siege["siege"] == name).unwrap();
         siege["attackers"][how].as_u64().unwrap_or(0)
@@ -58,10 +82,16 @@ fn who_besieges_a_room_is_sent_away_and_who_means_well_loses_nothing() {
     // They get as far as a login. Whether the Room has answered by the end is up to the machine.
     let tried = ["wrong credentials", "come back later", "too many attempts", "waiting at the end"];
     let tried = tried.map(|how| outcome("wrong logins, an address each", &format!("wrong login: {how}")));
-    assert!(tried.iter().sum::<u64>() > 0, "{report}");
     // Loopback has no limit by address, so there is nothing to see where no other addresses can be had.
-    if report["strangers"] == true {
-        assert!(outcome("silent, few addresses", "silent: hung up on at once") >= 60 - 2 * 8, "{report}");
-        assert!(outcome("wrong logins, few addresses", "wrong login: come back later") > 0, "{report}");
-    }
+    let strangers = report["strangers"] == true;
+    let hung_up = || outcome("silent, few addresses", "silent: hung up on at once");
+    let put_off = || outcome("wrong logins, few addresses", "wrong login: come back later");
+    [
+        (sieges.iter().all(talks), "messages"),
+        (tried.iter().sum::<u64>() > 0, "logins tried"),
+        (!strangers || hung_up() >= 60 - 2 * 8, "connections hung up on"),
+        (!strangers || put_off() > 0, "logins put off"),
+    ]
+    .into_iter()
+    .find_map(|(seen, what)| (!seen).then_some(what))
 }

@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const NEXT_GUESS: Duration = Duration::from_millis(250);
 /// Between two bytes of a slow handshake.
 const BYTE: Duration = Duration::from_millis(200);
-/// An end within this was the Room's answer to the connection, a later one its patience's.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// An end within this was the Room's answer to the connection, a later one its patience's, which is 5 s.
+const AT_ONCE: Duration = Duration::from_secs(4);
 /// No connection lives longer, whatever the Room does.
 const FOREVER: Duration = Duration::from_secs(60);
 /// Connections that are opened at once: more would wait in this machine's own queues.
