@@ -1,6 +1,7 @@
 //! What the programs leave on disk: where, with which rights, and what they need again.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -8,12 +9,18 @@ use parlor_lab::programs::PATIENCE;
 
 use super::{accounts_room, online, open_room, success, with_password};
 
-/// Every file and directory below, with its mode.
+/// Every file and directory below, with its mode. Programs may write there meanwhile.
 fn modes(directory: &Path) -> Vec<(String, bool, u32)> {
     let metadata = fs::metadata(directory).unwrap();
     let mut found = vec![(directory.display().to_string(), true, metadata.permissions().mode() & 0o777)];
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+        let path = entry.path();
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // What was being written has its name by now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
         if metadata.is_dir() {
             found.extend(modes(&path));
         } else {
