@@ -11,11 +11,14 @@
 //!   of those that have waited for long wait in vain, whatever the order: newest first, the others are served at once
 //!   (known from overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue 13(8), 2015).
 //!
+//! None of these keeps the ones after it out for good, but for those with a score: who is passed over three times in a row
+//! has the fourth turn. Else two users that log in again and again would keep everybody else outside.
+//!
 //! So who is nobody yet and comes to a Room under siege is served before everybody who has asked before, however many
 //! those are. What holds it up is a flow of addresses that have *not* asked within [`REMEMBERED`], of more a second than
 //! the Room verifies passwords: nothing tells it from those.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -38,18 +41,45 @@ pub enum Precedence {
     Known,
 }
 
+impl Precedence {
+    fn class(self) -> Class {
+        match self {
+            Precedence::Suspect(_) => Class::Suspect,
+            Precedence::Stranger(_) => Class::Stranger,
+            Precedence::Neighbour(_) => Class::Neighbour,
+            Precedence::Known => Class::Known,
+        }
+    }
+}
+
+/// What is known of who waits, however often its address has asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Suspect,
+    Stranger,
+    Neighbour,
+    Known,
+}
+
+/// So often in a row a class may be passed over by those above it.
+const PASSED_OVER: u32 = 3;
+/// Those that are not passed over more often.
+const HAVE_A_TURN: [Class; 2] = [Class::Neighbour, Class::Stranger];
+
 /// Those that wait, of which there are so many at most.
 #[derive(Debug)]
 pub struct Line<T> {
     /// In order: who is next comes last.
     waiting: Vec<(Precedence, T)>,
     most: usize,
+    /// How often in a row each of [`HAVE_A_TURN`] was passed over.
+    passed_over: [u32; HAVE_A_TURN.len()],
 }
 
 impl<T> Line<T> {
     /// A line in which `most` can wait.
     pub fn new(most: usize) -> Self {
-        Self { waiting: Vec::new(), most }
+        Self { waiting: Vec::new(), most, passed_over: [0; HAVE_A_TURN.len()] }
     }
 
     /// Has it wait, and says who has to go for want of a place: whoever is last, and that may be who came.
@@ -67,7 +97,24 @@ impl<T> Line<T> {
 
     /// Whose turn it is.
     pub fn take(&mut self) -> Option<T> {
-        self.waiting.pop().map(|(_, who)| who)
+        let mut due =
+            HAVE_A_TURN.into_iter().zip(self.passed_over).filter(|&(_, times)| times >= PASSED_OVER);
+        let due = due.find_map(|(class, _)| self.first_of(class));
+        let at = due.or_else(|| self.waiting.len().checked_sub(1))?;
+        let (taken, who) = self.waiting.remove(at);
+        for (nth, class) in HAVE_A_TURN.into_iter().enumerate() {
+            self.passed_over[nth] = match class.cmp(&taken.class()) {
+                Ordering::Greater => continue,
+                Ordering::Less if self.first_of(class).is_some() => self.passed_over[nth] + 1,
+                Ordering::Less | Ordering::Equal => 0,
+            };
+        }
+        Some(who)
+    }
+
+    /// Where the one of this class stands that is before all others of it.
+    fn first_of(&self, class: Class) -> Option<usize> {
+        self.waiting.iter().rposition(|(precedence, _)| precedence.class() == class)
     }
 
     /// Lets those go that need not wait any longer.
@@ -159,6 +206,37 @@ mod tests {
     fn all_have_one_turn_before_any_has_two_and_the_newest_goes_first() {
         let who = [(1, stranger(0)), (2, stranger(1)), (3, stranger(0)), (4, stranger(2)), (5, stranger(1))];
         assert_eq!(served(9, &who), (vec![3, 1, 5, 2, 4], vec![]));
+    }
+
+    #[test]
+    fn users_that_log_in_again_and_again_keep_nobody_else_outside_but_who_has_a_score() {
+        let (mut line, neighbour) = (Line::new(32), Precedence::Neighbour(Reverse(0)));
+        for (precedence, who) in
+            [(suspect(0), "suspect"), (stranger(0), "stranger"), (neighbour, "neighbour")]
+        {
+            let _ = line.join(precedence, who);
+        }
+        let turns: Vec<&str> = std::iter::from_fn(|| {
+            let _ = line.join(Known, "user");
+            line.take()
+        })
+        .take(40)
+        .collect();
+        assert_eq!(turns[..6], ["user", "user", "user", "neighbour", "stranger", "user"]);
+        assert!(turns[6..].iter().all(|who| *who == "user"));
+    }
+
+    #[test]
+    fn who_comes_now_and_then_goes_before_a_flood_of_strangers_each_time() {
+        let mut line = Line::new(100);
+        for _ in 0..50 {
+            let _ = line.join(stranger(0), "guesser");
+        }
+        for _ in 0..10 {
+            assert_eq!(line.take(), Some("guesser"));
+            let _ = line.join(Known, "user");
+            assert_eq!(line.take(), Some("user"));
+        }
     }
 
     #[test]
