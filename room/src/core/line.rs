@@ -6,7 +6,8 @@
 //! - Who has proved the identity that its account belongs to goes first, in order of arrival: no guesser can.
 //! - Then addresses from which somebody is logged in, then the others, and last those with a score; and among these
 //!   whoever has asked least often lately. So an address that asks sixty times stands behind everybody who asks once,
-//!   and all addresses have one turn before any has two.
+//!   and all addresses have one turn before any has two. A second of waiting counts as asking again: who was there a
+//!   moment before a crowd, and had to go for it, is not behind those of the crowd that had a place.
 //! - Among those that have asked equally often the newest goes first. Where more ask than can be verified, most
 //!   of those that have waited for long wait in vain, whatever the order: newest first, the others are served at once
 //!   (known from overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue 13(8), 2015).
@@ -69,57 +70,84 @@ const HAVE_A_TURN: [Class; 2] = [Class::Neighbour, Class::Stranger];
 /// Those that wait, of which there are so many at most.
 #[derive(Debug)]
 pub struct Line<T> {
-    /// In order: who is next comes last.
-    waiting: Vec<(Precedence, T)>,
+    waiting: Vec<Waiting<T>>,
     most: usize,
+    came: u64,
     /// How often in a row each of [`HAVE_A_TURN`] was passed over.
     passed_over: [u32; HAVE_A_TURN.len()],
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    precedence: Precedence,
+    since: Instant,
+    /// Who came later has a higher one.
+    number: u64,
+    who: T,
+}
+
+impl<T> Waiting<T> {
+    /// The higher, the earlier.
+    fn rank(&self, now: Instant) -> (Precedence, u64) {
+        let waited = now.saturating_duration_since(self.since).as_secs();
+        let times =
+            |asked: Reverse<u32>| Reverse(asked.0.saturating_add(u32::try_from(waited).unwrap_or(u32::MAX)));
+        match self.precedence {
+            Precedence::Known => (Precedence::Known, u64::MAX - self.number),
+            Precedence::Neighbour(asked) => (Precedence::Neighbour(times(asked)), self.number),
+            Precedence::Stranger(asked) => (Precedence::Stranger(times(asked)), self.number),
+            Precedence::Suspect(asked) => (Precedence::Suspect(times(asked)), self.number),
+        }
+    }
 }
 
 impl<T> Line<T> {
     /// A line in which `most` can wait.
     pub fn new(most: usize) -> Self {
-        Self { waiting: Vec::new(), most, passed_over: [0; HAVE_A_TURN.len()] }
+        Self { waiting: Vec::new(), most, came: 0, passed_over: [0; HAVE_A_TURN.len()] }
     }
 
     /// Has it wait, and says who has to go for want of a place: whoever is last, and that may be who came.
     #[must_use]
-    pub fn join(&mut self, precedence: Precedence, who: T) -> Option<T> {
-        let at = self.waiting.partition_point(|(other, _)| match precedence {
-            Precedence::Known => *other < precedence,
-            Precedence::Suspect(_) | Precedence::Stranger(_) | Precedence::Neighbour(_) => {
-                *other <= precedence
-            }
-        });
-        self.waiting.insert(at, (precedence, who));
-        (self.waiting.len() > self.most).then(|| self.waiting.remove(0).1)
+    pub fn join(&mut self, precedence: Precedence, who: T, now: Instant) -> Option<T> {
+        self.came += 1;
+        self.waiting.push(Waiting { precedence, since: now, number: self.came, who });
+        if self.waiting.len() <= self.most {
+            return None;
+        }
+        let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.rank(now), at));
+        let (_, last) = ranks.min()?;
+        Some(self.waiting.remove(last).who)
     }
 
     /// Whose turn it is.
-    pub fn take(&mut self) -> Option<T> {
+    pub fn take(&mut self, now: Instant) -> Option<T> {
         let mut due =
             HAVE_A_TURN.into_iter().zip(self.passed_over).filter(|&(_, times)| times >= PASSED_OVER);
-        let due = due.find_map(|(class, _)| self.first_of(class));
-        let at = due.or_else(|| self.waiting.len().checked_sub(1))?;
-        let (taken, who) = self.waiting.remove(at);
+        let due = due.find_map(|(class, _)| self.first(now, |other| other == class));
+        let at = due.or_else(|| self.first(now, |_| true))?;
+        let taken = self.waiting.remove(at);
         for (nth, class) in HAVE_A_TURN.into_iter().enumerate() {
-            self.passed_over[nth] = match class.cmp(&taken.class()) {
+            self.passed_over[nth] = match class.cmp(&taken.precedence.class()) {
                 Ordering::Greater => continue,
-                Ordering::Less if self.first_of(class).is_some() => self.passed_over[nth] + 1,
+                Ordering::Less if self.first(now, |other| other == class).is_some() => {
+                    self.passed_over[nth] + 1
+                }
                 Ordering::Less | Ordering::Equal => 0,
             };
         }
-        Some(who)
+        Some(taken.who)
     }
 
-    /// Where the one of this class stands that is before all others of it.
-    fn first_of(&self, class: Class) -> Option<usize> {
-        self.waiting.iter().rposition(|(precedence, _)| precedence.class() == class)
+    /// Where the one stands that is before all others of such a class.
+    fn first(&self, now: Instant, is_meant: impl Fn(Class) -> bool) -> Option<usize> {
+        let meant = self.waiting.iter().enumerate().filter(|(_, other)| is_meant(other.precedence.class()));
+        meant.map(|(at, waiting)| (waiting.rank(now), at)).max().map(|(_, at)| at)
     }
 
     /// Lets those go that need not wait any longer.
     pub fn retain(&mut self, mut waits: impl FnMut(&T) -> bool) {
-        self.waiting.retain(|(_, who)| waits(who));
+        self.waiting.retain(|waiting| waits(&waiting.who));
     }
 }
 
@@ -190,8 +218,10 @@ mod tests {
     /// Those who come, in the order in which it is their turn; and who was sent away, in that order.
     fn served(most: usize, who: &[(u32, Precedence)]) -> (Vec<u32>, Vec<u32>) {
         let mut line = Line::new(most);
-        let away = who.iter().filter_map(|(number, precedence)| line.join(*precedence, *number)).collect();
-        (std::iter::from_fn(|| line.take()).collect(), away)
+        let now = Instant::now();
+        let away =
+            who.iter().filter_map(|(number, precedence)| line.join(*precedence, *number, now)).collect();
+        (std::iter::from_fn(|| line.take(now)).collect(), away)
     }
 
     #[test]
@@ -210,15 +240,16 @@ mod tests {
 
     #[test]
     fn users_that_log_in_again_and_again_keep_nobody_else_outside_but_who_has_a_score() {
-        let (mut line, neighbour) = (Line::new(32), Precedence::Neighbour(Reverse(0)));
+        let (mut line, now) = (Line::new(32), Instant::now());
+        let neighbour = Precedence::Neighbour(Reverse(0));
         for (precedence, who) in
             [(suspect(0), "suspect"), (stranger(0), "stranger"), (neighbour, "neighbour")]
         {
-            let _ = line.join(precedence, who);
+            let _ = line.join(precedence, who, now);
         }
         let turns: Vec<&str> = std::iter::from_fn(|| {
-            let _ = line.join(Known, "user");
-            line.take()
+            let _ = line.join(Known, "user", now);
+            line.take(now)
         })
         .take(40)
         .collect();
@@ -228,15 +259,26 @@ mod tests {
 
     #[test]
     fn who_comes_now_and_then_goes_before_a_flood_of_strangers_each_time() {
-        let mut line = Line::new(100);
+        let (mut line, now) = (Line::new(100), Instant::now());
         for _ in 0..50 {
-            let _ = line.join(stranger(0), "guesser");
+            let _ = line.join(stranger(0), "guesser", now);
         }
         for _ in 0..10 {
-            assert_eq!(line.take(), Some("guesser"));
-            let _ = line.join(Known, "user");
-            assert_eq!(line.take(), Some("user"));
+            assert_eq!(line.take(now), Some("guesser"));
+            let _ = line.join(Known, "user", now);
+            assert_eq!(line.take(now), Some("user"));
         }
+    }
+
+    #[test]
+    fn who_had_to_go_for_a_crowd_and_comes_back_is_not_behind_those_that_wait_since() {
+        let (mut line, start) = (Line::new(32), Instant::now());
+        let _ = line.join(stranger(0), "unlucky", start);
+        let away: Vec<&str> = (0..32).filter_map(|_| line.join(stranger(0), "crowd", start)).collect();
+        assert_eq!(away, ["unlucky"]);
+        let again = start + Duration::from_secs(1);
+        assert_eq!(line.join(stranger(1), "unlucky", again), Some("crowd"));
+        assert_eq!(line.take(again), Some("unlucky"));
     }
 
     #[test]
@@ -252,11 +294,11 @@ mod tests {
         let (mut asks, mut line, now) = (Asks::default(), Line::new(32), Instant::now());
         for n in 0..60 {
             let asked = asks.note(source("192.0.2.1"), now);
-            let _ = line.join(stranger(asked), n);
+            let _ = line.join(stranger(asked), n, now);
         }
         let asked = asks.note(source("192.0.2.2"), now);
-        assert!(line.join(stranger(asked), 100).is_some_and(|who| who < 60));
-        let order: Vec<u32> = std::iter::from_fn(|| line.take()).collect();
+        assert!(line.join(stranger(asked), 100, now).is_some_and(|who| who < 60));
+        let order: Vec<u32> = std::iter::from_fn(|| line.take(now)).collect();
         assert_eq!(order[..3], [100, 0, 1][..], "of two that ask for the first time, the newer goes first");
     }
 
@@ -267,11 +309,11 @@ mod tests {
         for round in 0..20 {
             for n in 0..500 {
                 let asked = asks.note(attacker(n), now);
-                let _ = line.join(stranger(asked), Some(n));
+                let _ = line.join(stranger(asked), Some(n), now);
             }
             let asked = asks.note(source(&format!("192.0.2.{round}")), now);
-            assert_eq!(line.join(stranger(asked), None).map(|away| away.is_some()), Some(true));
-            assert_eq!(line.take(), Some(None), "in round {round}");
+            assert_eq!(line.join(stranger(asked), None, now).map(|away| away.is_some()), Some(true));
+            assert_eq!(line.take(now), Some(None), "in round {round}");
             now += Duration::from_secs(20);
         }
     }

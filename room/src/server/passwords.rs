@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::lock;
+use crate::clock;
 use crate::core::admission::PasswordCheck;
 use crate::core::coordinator::PasswordVerdict;
 use crate::core::line::{Line, Precedence};
@@ -44,7 +45,7 @@ impl Drop for Thread {
         let Some(threads) = self.of.take() else { return };
         loop {
             let mut locked = lock(&threads);
-            let Some(next) = locked.line.take() else {
+            let Some(next) = locked.line.take(clock::now().instant) else {
                 locked.free += 1;
                 return;
             };
@@ -114,7 +115,7 @@ impl Threads {
     fn join(&mut self, precedence: Precedence) -> oneshot::Receiver<Thread> {
         self.line.retain(|turn| !turn.is_closed());
         let (turn, wait) = oneshot::channel();
-        drop(self.line.join(precedence, turn));
+        drop(self.line.join(precedence, turn, clock::now().instant));
         wait
     }
 }
