@@ -187,9 +187,9 @@ impl User {
         Inbox { queue: Arc::clone(&self.hub.inbox) }
     }
 
-    /// What happens from now on.
+    /// What happens from now on; first, if the Room is away now, how it went.
     pub fn events(&self) -> Events {
-        Events { receiver: self.hub.subscribe() }
+        self.hub.events.listen()
     }
 
     /// Forgets the key that was seen under a name, so that the next one is believed. True if there was one.

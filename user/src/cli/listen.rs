@@ -19,8 +19,8 @@ pub(super) async fn listen(settings: &Settings) -> Result<(), Error> {
         user = join_named(settings, "listen", |builder| builder) => user?,
         () = stop.next() => return Ok(()),
     };
-    announce(&user, "listens", settings);
     let (mut inbox, mut events) = (user.inbox(), user.events());
+    announce(&user, "listens", settings);
     let lines = Lines::start();
     let ended = {
         let mut ended = std::pin::pin!(session::ended(&mut events));

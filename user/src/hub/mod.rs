@@ -22,7 +22,7 @@ use parlor_protocol::presence::Encryption;
 use parlor_protocol::refusal::PairRefusal;
 use parlor_protocol::rung::Rung;
 use parlor_protocol::wire::control::{self, Member};
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,7 @@ use crate::conversation::{Budget, Conversation};
 use crate::core::channel::LinkId;
 use crate::core::roster::Members;
 use crate::data::DataDir;
-use crate::events::Event;
+use crate::events::{Event, Herald};
 use crate::inbox::Queue;
 use crate::net::blacklist::Blacklist;
 use crate::net::room::{Joined, RoomCommand};
@@ -82,7 +82,7 @@ pub(crate) struct Hub {
     /// Cancelled when the user leaves: every task ends.
     pub(crate) stop: CancellationToken,
     commands: mpsc::Sender<RoomCommand>,
-    events: broadcast::Sender<Event>,
+    pub(crate) events: Herald,
     data: DataDir,
     state: Mutex<State>,
     introductions: Mutex<HashMap<IntroductionId, Arc<Known>>>,
@@ -162,7 +162,7 @@ impl Hub {
             tasks: parts.tasks,
             stop: parts.stop,
             commands: parts.commands,
-            events: broadcast::channel(EVENTS).0,
+            events: Herald::new(EVENTS),
             data: parts.data,
             state: Mutex::new(State {
                 members: Members::default(),
@@ -240,13 +240,8 @@ impl Hub {
         self.lock().members.get(peer).is_some()
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
-    }
-
     pub(crate) fn tell(&self, event: Event) {
-        // Nobody listening is no fault.
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     /// The conversation with a peer, which may not have begun.
