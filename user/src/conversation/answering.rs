@@ -142,6 +142,7 @@ impl Conversation {
             }
             Err(_) => {
                 intake.interrupt();
+                tracing::error!(peer = %self.peer, "a callback panicked");
                 self.answer(session, called.number, Status::Panicked, Vec::new());
             }
         }
