@@ -167,7 +167,7 @@ impl End {
                     brought.answers += 1;
                     brought.bytes += body.len();
                 }
-                Event::Active | Event::Room => {}
+                Event::Active | Event::Heard | Event::Room => {}
                 other => bail!("{other:?}"),
             }
         }

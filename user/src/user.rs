@@ -187,7 +187,7 @@ impl User {
         Inbox { queue: Arc::clone(&self.hub.inbox) }
     }
 
-    /// What happens from now on; first, if the Room is away now, how it went.
+    /// What happens from now on; first, if the Room went and is not back, how it went.
     pub fn events(&self) -> Events {
         self.hub.events.listen()
     }

@@ -5,19 +5,20 @@
 //!
 //! - Who has proved the identity that its account belongs to goes first, in order of arrival: no guesser can.
 //! - Then addresses from which somebody is logged in, then the others, and last those with a score; and among these
-//!   whoever has asked least often lately. So an address that asks sixty times stands behind everybody who asks once,
-//!   and all addresses have one turn before any has two. A second of waiting counts as asking again: who was there a
-//!   moment before a crowd, and had to go for it, is not behind those of the crowd that had a place.
+//!   whoever has asked least often lately. So an address that asks sixty times stands behind everybody who asks once.
+//!   A second of waiting counts as asking again: who was there a moment before a crowd, and had to go for it, is not
+//!   behind those of the crowd that had a place.
 //! - Among those that have asked equally often it is the turn of the newest and of the one that came first by turns. Where
 //!   more ask than can be verified, most of those that have waited for long wait in vain, whatever the order: newest first,
 //!   the others are served at once (known from overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue
 //!   13(8), 2015). But who came a moment before a few others is not to wait for all of them.
 //!
-//! None of these keeps the ones after it out for good, but for those with a score: who is passed over three times in a row
-//! has the fourth turn. Else two users that log in again and again would keep everybody else outside.
+//! None of these keeps the ones after it out for good, but for those with a score: a class that is passed over three times
+//! in a row has the fourth turn, and the first of it a place in a full line. Else two users that log in again and again
+//! would keep everybody else outside. So crowds of neighbours and of strangers may each take a quarter of the turns.
 //!
-//! So who is nobody yet and comes to a Room under siege is served before everybody who has asked before, however many
-//! those are. What holds it up is a flow of addresses that have *not* asked within [`REMEMBERED`], of more a second than
+//! So who is nobody yet and comes to a Room under siege is served before everybody who has asked before and goes on asking,
+//! however many those are. What holds it up is a flow of addresses that have *not* asked within [`REMEMBERED`], of more a second than
 //! the Room verifies passwords: nothing tells it from those.
 
 use std::cmp::{Ordering, Reverse};
@@ -120,8 +121,9 @@ impl<T> Line<T> {
         if self.waiting.len() <= self.most {
             return None;
         }
-        let ranks = self.waiting.iter().enumerate().map(|(at, waiting)| (waiting.rank(false, now), at));
-        let (_, last) = ranks.min()?;
+        let spared = self.spared(now);
+        let ranks = self.waiting.iter().enumerate().filter(|(at, _)| !spared.contains(&Some(*at)));
+        let (_, last) = ranks.map(|(at, waiting)| (waiting.rank(false, now), at)).min()?;
         Some(self.waiting.remove(last).who)
     }
 
@@ -143,6 +145,12 @@ impl<T> Line<T> {
             };
         }
         Some(taken.who)
+    }
+
+    /// Who keeps its place in a full line, whoever comes: the first of those that are to have a turn, if others have one, too.
+    fn spared(&self, now: Instant) -> [Option<usize>; HAVE_A_TURN.len()] {
+        let enough = self.most > HAVE_A_TURN.len();
+        HAVE_A_TURN.map(|class| self.first(now, |other| enough && other == class))
     }
 
     /// Where the one stands that is before all others of such a class.
@@ -239,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn all_have_one_turn_before_any_has_two() {
+    fn who_asks_for_the_first_time_goes_before_who_has_asked() {
         let who = [(1, stranger(0)), (2, stranger(1)), (3, stranger(0)), (4, stranger(2)), (5, stranger(1))];
         assert_eq!(served(9, &who), (vec![3, 1, 5, 2, 4], vec![]));
     }
@@ -267,6 +275,21 @@ mod tests {
         .collect();
         assert_eq!(turns[..6], ["user", "user", "user", "neighbour", "stranger", "user"]);
         assert!(turns[6..].iter().all(|who| *who == "user"));
+    }
+
+    #[test]
+    fn a_line_full_of_users_has_a_place_for_others_and_they_have_their_turns() {
+        let (mut line, now) = (Line::new(32), Instant::now());
+        for _ in 0..32 {
+            let _ = line.join(Known, "user", now);
+        }
+        let mut turns = 0;
+        for _ in 0..100 {
+            let _ = line.join(stranger(0), "stranger", now);
+            let _ = line.join(Known, "user", now);
+            turns += u32::from(line.take(now) == Some("stranger"));
+        }
+        assert_eq!(turns, 25);
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Drop for Thread {
         let Some(threads) = self.of.take() else { return };
         loop {
             let mut locked = lock(&threads);
+            locked.line.retain(|turn| !turn.is_closed());
             let Some(next) = locked.line.take(clock::now().instant) else {
                 locked.free += 1;
                 return;

@@ -107,6 +107,7 @@ impl Conversation {
                     }
                 }
                 ChannelEvent::Active => self.on_active(),
+                ChannelEvent::Heard => self.look.notify_one(),
                 ChannelEvent::Suspect { link } => {
                     let mut state = self.lock();
                     let rung = state.links.get(&link).map(|link| link.rung);

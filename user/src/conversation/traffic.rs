@@ -65,6 +65,9 @@ impl Conversation {
             Err(PushError::TooLarge { len, limit }) => return Err(SendError::TooLarge { len, limit }),
         };
         let session = state.session;
+        if state.channel.waits_for_credit_alone() {
+            self.keep_awake(&state);
+        }
         self.sent(state, quiet);
         Ok(Some(Sent { session, placed }))
     }

@@ -73,6 +73,7 @@ impl World {
                     self.room_notified(user, run, peer);
                     self.look(user, run, peer);
                 }
+                Event::Heard => self.look(user, run, peer),
                 Event::Suspect { link } => {
                     note!(self, "{user}>{peer} suspects {link:?}");
                     if let Some(conversation) = self.conversation(user, run, peer) {

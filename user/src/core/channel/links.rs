@@ -90,7 +90,7 @@ impl Rtt {
 }
 
 impl Link {
-    /// When the first ping left that would have been answered by what came since, had anything come.
+    /// When the first ping left since something last came.
     pub(super) fn asked(&self) -> Option<Instant> {
         self.pinged.iter().map(|&(_, left)| left).filter(|&left| left >= self.heard).min()
     }

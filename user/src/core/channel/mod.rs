@@ -70,6 +70,8 @@ pub(crate) enum Event<C, R> {
     SessionReset { lost: bool },
     /// Another link carries the data now, or none.
     Active,
+    /// The peer's data comes on another link now: the one before may be needed no more.
+    Heard,
     /// Data waits for an acknowledgement on this link for too long.
     Suspect { link: LinkId },
     /// This link ended. The shell drops it.
@@ -112,7 +114,7 @@ pub(crate) struct Channel<C, R> {
     acked: u64,
     ack_bytes: u64,
     ack_at: Option<Instant>,
-    /// A link is gone that may have taken an acknowledgement or a grant with it: both are said again.
+    /// An acknowledgement or a grant may have gone down with a link: both are said again.
     repeat: bool,
     /// The active link's next record says that this side's data would come there.
     here: bool,
@@ -293,6 +295,11 @@ impl<C, R> Channel<C, R> {
         self.inb.grant_is_due()
     }
 
+    /// True if messages wait for credit and nothing is in flight, so that no deadline but that of a question runs.
+    pub(crate) fn waits_for_credit_alone(&self) -> bool {
+        !self.out.in_flight() && self.out.waits_for_credit()
+    }
+
     /// A link is gone.
     pub(crate) fn unlink(&mut self, id: LinkId, now: Instant, events: &mut Vec<Event<C, R>>) {
         if self.links.remove(id) {
@@ -363,7 +370,7 @@ impl<C, R> Channel<C, R> {
     /// so long that it is to be ended.
     pub(crate) fn on_deadline(&mut self, now: Instant, events: &mut Vec<Event<C, R>>) -> bool {
         if self.asks_at().is_some_and(|at| at <= now) {
-            self.ask_for_credit();
+            self.speak_up();
         }
         if self.suspicion().is_some_and(|at| at <= now) {
             if let Some(link) = self.links.suspect_active(now) {
@@ -451,12 +458,16 @@ impl<C, R> Channel<C, R> {
     /// When the active link is asked for a sign of life because nothing but credit is waited for there: it might have
     /// gone down with a link that is dead, and nothing that is in flight would tell.
     fn asks_at(&self) -> Option<Instant> {
+        if !self.waits_for_credit_alone() {
+            return None;
+        }
         let link = self.links.active().filter(|link| !link.suspect && link.pings.is_empty())?;
-        let waits = !self.out.in_flight() && self.out.waits_for_credit() && link.asked().is_none();
-        waits.then(|| link.heard + link.rtt.suspicion())
+        link.asked().is_none().then(|| link.heard + link.rtt.suspicion())
     }
 
-    fn ask_for_credit(&mut self) {
+    /// Asks the active link for a sign of life, and tells the peer that this side's data would come there: it says
+    /// acknowledgements and credit where it thinks that data comes.
+    fn speak_up(&mut self) {
         self.links.probe_active();
         self.here = true;
     }
@@ -469,9 +480,8 @@ impl<C, R> Channel<C, R> {
                 // If it works again, its pong says so.
                 self.links.probe_active();
             }
-            if !self.out.has_work() && self.out.waits_for_credit() {
-                // The peer tells its window where it thinks that data comes.
-                self.ask_for_credit();
+            if !self.out.has_work() {
+                self.speak_up();
             }
             self.progress_at = Some(now);
             events.push(Event::Active);

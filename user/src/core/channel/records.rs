@@ -138,7 +138,10 @@ impl<C, R> Channel<C, R> {
         let mut seq = header.seq;
         if seq.is_some() {
             // What was said on another link since the last data came there may have gone down with it.
-            self.repeat |= self.heard_on.replace(id).is_some_and(|other| other != id);
+            if self.heard_on.replace(id).is_some_and(|other| other != id) {
+                self.repeat = true;
+                events.push(Event::Heard);
+            }
         }
         let mut after = After::default();
         let before = self.inb.next();

@@ -142,3 +142,29 @@ fn who_waits_for_credit_from_a_peer_that_takes_nothing_asks_now_and_then_and_sus
     assert!(!pair.seen_a.iter().any(|e| matches!(e, Event::Suspect { .. })));
     assert!((20..80).contains(&records), "{records} records in a minute");
 }
+
+#[test]
+fn a_better_link_is_where_credit_is_said_from_when_it_is_taken_into_use() {
+    let mut pair = Pair::new();
+    pair.link(1, Rung::Relay).unwrap();
+    pair.settle();
+    // The window is used up, and nothing waits.
+    for _ in 0..35 {
+        pair.a.send(None, Given::Borrowed(&vec![7; 30_000])).unwrap();
+    }
+    pair.settle();
+    pair.wait(Duration::from_millis(25));
+    pair.settle();
+    pair.link(2, Rung::Lan).unwrap();
+    pair.settle();
+    // The first link falls silent before the application has taken anything, and the peer talks on the second.
+    let taken = came(&pair);
+    pair.b.consume(taken);
+    pair.a.send(None, Given::Borrowed(&vec![7; 30_000])).unwrap();
+    for _ in 0..4 {
+        pair.b.send(None, Given::Borrowed(b"chat")).unwrap();
+        pair.settle_without(1);
+        pair.wait(Duration::from_millis(250));
+    }
+    assert_eq!(came(&pair), taken + COST);
+}
