@@ -175,7 +175,7 @@ fn a_user_cut_off_from_the_room_keeps_its_direct_conversation_and_its_relayed_on
 }
 
 #[test]
-fn routers_that_draw_ports_and_refuse_cost_no_more_than_a_moment() {
+fn routers_that_draw_ports_and_refuse_make_nobody_wait_for_an_answer() {
     let Some((_turn, stage, lab)) = laboratory() else { return };
     let strict = |lan| Site::Behind { nat: Nat::STRICT, lan, host: 10 };
     let internet = Internet::build(lab, strict(1), strict(2)).unwrap();

@@ -146,7 +146,7 @@ fn behind_two_routers_with_nothing_open_users_talk_by_relay() {
 }
 
 #[test]
-fn one_lan_id_in_two_places_costs_no_more_than_a_moment() {
+fn one_lan_id_in_two_places_makes_nobody_wait_for_an_answer_that_does_not_come() {
     let Some((turn, stage, lab)) = laboratory() else { return };
     for internet in [Internet::closed(lab).unwrap(), Internet::twins(Lab::new().unwrap()).unwrap()] {
         let room = room_on(&stage, &internet.room, internet.room_ip());
@@ -160,7 +160,7 @@ fn one_lan_id_in_two_places_costs_no_more_than_a_moment() {
 }
 
 #[test]
-fn a_declared_address_that_is_not_reachable_is_passed_over_within_a_moment() {
+fn for_a_declared_address_that_is_not_reachable_nobody_waits() {
     let Some((_turn, stage, lab)) = laboratory() else { return };
     let internet = Internet::closed(lab).unwrap();
     let room = room_on(&stage, &internet.room, internet.room_ip());
