@@ -8,10 +8,10 @@
 //!   whoever has asked least often lately. So an address that asks sixty times stands behind everybody who asks once.
 //!   A second of waiting counts as asking again: who was there a moment before a crowd, and had to go for it, is not
 //!   behind those of the crowd that had a place.
-//! - Among those that have asked equally often it is the turn of the newest and of the one that came first by turns. Where
-//!   more ask than can be verified, most of those that have waited for long wait in vain, whatever the order: newest first,
-//!   the others are served at once (known from overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue
-//!   13(8), 2015). But who came a moment before a few others is not to wait for all of them.
+//! - Among those that have asked equally often the newest goes first. Where more ask than can be verified, most of those
+//!   that have waited for long wait in vain, whatever the order: newest first, the others are served at once (known from
+//!   overloaded servers as *adaptive LIFO*: Maurer, "Fail at Scale", ACM Queue 13(8), 2015). Those that have waited for a
+//!   second come after them, in order of arrival: who came a moment before a few others does not wait for all of them.
 //!
 //! None of these keeps the ones after it out for good, but for those with a score: a class that is passed over three times
 //! in a row has the fourth turn, and the first of it a place in a full line. Else two users that log in again and again
@@ -77,8 +77,6 @@ pub struct Line<T> {
     came: u64,
     /// How often in a row each of [`HAVE_A_TURN`] was passed over.
     passed_over: [u32; HAVE_A_TURN.len()],
-    /// Of equals the first that came is next, not the last.
-    in_order: bool,
 }
 
 #[derive(Debug)]
@@ -91,15 +89,15 @@ struct Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// The higher, the earlier; of equals the first that came, or the last.
-    fn rank(&self, in_order: bool, now: Instant) -> (Precedence, u64) {
-        let first = u64::MAX - self.number;
-        let among_equals = if in_order { first } else { self.number };
+    /// The higher, the earlier.
+    fn rank(&self, now: Instant) -> (Precedence, (bool, u64)) {
+        let in_order = u64::MAX - self.number;
         let waited = now.saturating_duration_since(self.since).as_secs();
+        let among_equals = if waited == 0 { (true, self.number) } else { (false, in_order) };
         let times =
             |asked: Reverse<u32>| Reverse(asked.0.saturating_add(u32::try_from(waited).unwrap_or(u32::MAX)));
         match self.precedence {
-            Precedence::Known => (Precedence::Known, first),
+            Precedence::Known => (Precedence::Known, (true, in_order)),
             Precedence::Neighbour(asked) => (Precedence::Neighbour(times(asked)), among_equals),
             Precedence::Stranger(asked) => (Precedence::Stranger(times(asked)), among_equals),
             Precedence::Suspect(asked) => (Precedence::Suspect(times(asked)), among_equals),
@@ -110,7 +108,7 @@ impl<T> Waiting<T> {
 impl<T> Line<T> {
     /// A line in which `most` can wait.
     pub fn new(most: usize) -> Self {
-        Self { waiting: Vec::new(), most, came: 0, passed_over: [0; HAVE_A_TURN.len()], in_order: false }
+        Self { waiting: Vec::new(), most, came: 0, passed_over: [0; HAVE_A_TURN.len()] }
     }
 
     /// Has it wait, and says who has to go for want of a place: whoever is last, and that may be who came.
@@ -123,7 +121,7 @@ impl<T> Line<T> {
         }
         let spared = self.spared(now);
         let ranks = self.waiting.iter().enumerate().filter(|(at, _)| !spared.contains(&Some(*at)));
-        let (_, last) = ranks.map(|(at, waiting)| (waiting.rank(false, now), at)).min()?;
+        let (_, last) = ranks.map(|(at, waiting)| (waiting.rank(now), at)).min()?;
         Some(self.waiting.remove(last).who)
     }
 
@@ -134,7 +132,6 @@ impl<T> Line<T> {
         let due = due.find_map(|(class, _)| self.first(now, |other| other == class));
         let at = due.or_else(|| self.first(now, |_| true))?;
         let taken = self.waiting.remove(at);
-        self.in_order ^= taken.precedence != Precedence::Known;
         for (nth, class) in HAVE_A_TURN.into_iter().enumerate() {
             self.passed_over[nth] = match class.cmp(&taken.precedence.class()) {
                 Ordering::Greater => continue,
@@ -156,7 +153,7 @@ impl<T> Line<T> {
     /// Where the one stands that is before all others of such a class.
     fn first(&self, now: Instant, is_meant: impl Fn(Class) -> bool) -> Option<usize> {
         let meant = self.waiting.iter().enumerate().filter(|(_, other)| is_meant(other.precedence.class()));
-        meant.map(|(at, waiting)| (waiting.rank(self.in_order, now), at)).max().map(|(_, at)| at)
+        meant.map(|(at, waiting)| (waiting.rank(now), at)).max().map(|(_, at)| at)
     }
 
     /// Lets those go that need not wait any longer.
@@ -253,9 +250,15 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_the_last_and_the_first_are_next_by_turns() {
-        let who = [1, 2, 3, 4, 5].map(|number| (number, stranger(0)));
-        assert_eq!(served(9, &who), (vec![5, 1, 4, 2, 3], vec![]));
+    fn of_equals_the_newest_is_next_and_after_a_second_the_first_that_came() {
+        let (mut line, start) = (Line::new(9), Instant::now());
+        for number in 1..=5 {
+            let _ = line.join(stranger(0), number, start);
+        }
+        let later = start + Duration::from_secs(1);
+        let _ = line.join(stranger(1), 6, later);
+        let turns = [start, later, later, later, later, later].map(|now| line.take(now));
+        assert_eq!(turns, [5, 6, 1, 2, 3, 4].map(Some));
     }
 
     #[test]
